@@ -1,0 +1,46 @@
+# `make` lists the targets. Linters and runc are tools of go.mod, so their versions are pinned there.
+
+# sudo's PATH does not have Go's usual place.
+GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+RUNC = github.com/opencontainers/runc
+
+.DEFAULT_GOAL := help
+.PHONY: help setup unsetup build check test demo bench clean need-go
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## install what vzcluster needs on this host (needs root; silent when there is nothing to do)
+	@sh cmd/vzcluster/setup.sh install
+
+unsetup: ## take away all that setup installed or changed (needs root)
+	@sh cmd/vzcluster/setup.sh remove
+
+build: need-go ## build bin/vzcluster, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/vzcluster ./cmd/vzcluster
+
+check: need-go ## vet, staticcheck, formatting, import rules
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@bad=$$($(GO) tool gofumpt -l .) || exit 1; if [ -n "$$bad" ]; then \
+		echo "not formatted, run 'go tool gofumpt -w' on:"; echo "$$bad"; exit 1; fi
+	$(GO) test -run TestArchitecture ./cmd/vzcluster/
+	@sh -n cmd/vzcluster/setup.sh
+	@v=$$($(GO) list -m -f '{{.Version}}' $(RUNC)) && grep -qx "RUNC_VERSION=$$v" cmd/vzcluster/setup.sh || { \
+		echo "setup.sh must say RUNC_VERSION=$$v, as go.mod does"; exit 1; }
+
+test: setup build ## all tests, end to end ones too (needs root)
+	$(GO) test -count=1 -timeout 40m -p 1 ./...
+
+demo: setup build ## a cluster on this machine and a live migration in it (needs root)
+	bin/vzcluster lab demo
+
+bench: setup build ## the benchmarks (needs root)
+	$(GO) run ./cmd/vzbench
+
+clean: ## remove what was built
+	rm -rf bin out
+
+need-go:
+	@[ -n "$(GO)" ] || { echo "Go is missing: install Go 1.26 or newer from https://go.dev/dl." >&2; exit 1; }

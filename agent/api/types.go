@@ -1,0 +1,246 @@
+// Package api is the agent's wire format: routes, requests, answers, errors with their codes, and the client that the
+// CLI and the agents themselves use. It owns no behaviour of the cluster.
+//
+// The one rule for callers: any agent answers any request; what only the leader or the owner of a container can do is
+// passed on by the agent that was asked.
+package api
+
+import (
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+// Routes. {ct} is a CTID or a name. Bodies are JSON unless said otherwise; errors are an Error with its HTTP status.
+const (
+	RouteInit         = "POST /v1/init"                        // InitRequest -> Status        (local socket only)
+	RouteJoinCluster  = "POST /v1/join-cluster"                // JoinRequest -> Status        (local socket only: this host joins)
+	RouteEnroll       = "POST /v1/enroll"                      // EnrollRequest -> EnrollReply (no client certificate: the token is the proof)
+	RouteStatus       = "GET /v1/status"                       // -> Status
+	RouteTokens       = "GET /v1/tokens"                       // -> []cluster.Token
+	RouteTokenCreate  = "POST /v1/tokens"                      // TokenRequest -> TokenReply
+	RouteTokenRevoke  = "DELETE /v1/tokens/{id}"               // -> {}
+	RouteHosts        = "GET /v1/hosts"                        // -> []Host
+	RouteHostState    = "PUT /v1/hosts/{host}/state"           // HostStateRequest -> Host
+	RouteDrain        = "POST /v1/hosts/{host}/drain"          // PlanRequest -> cluster.Operation (with dry_run: a plan, not started)
+	RouteConsolidate  = "POST /v1/consolidate"                 // PlanRequest -> cluster.Operation
+	RoutePlace        = "POST /v1/place"                       // CreateRequest -> PlaceReply
+	RouteContainers   = "GET /v1/containers"                   // -> []Container
+	RouteCreate       = "POST /v1/containers"                  // CreateRequest -> Container
+	RouteContainer    = "GET /v1/containers/{ct}"              // -> Container
+	RouteSet          = "PATCH /v1/containers/{ct}"            // SetRequest -> Container
+	RouteAction       = "POST /v1/containers/{ct}/{action}"    // action: start stop restart destroy; ActionRequest -> Container
+	RouteMigrate      = "POST /v1/containers/{ct}/migrate"     // MigrateRequest -> cluster.Operation (or, check_only, a Verdict)
+	RouteExec         = "GET /v1/containers/{ct}/exec"         // websocket, see Exec
+	RouteLogs         = "GET /v1/containers/{ct}/logs"         // ?follow=1 -> text/plain
+	RouteTemplates    = "GET /v1/templates"                    // -> []cluster.Template
+	RouteTemplate     = "GET /v1/templates/{name}"             // -> cluster.Template
+	RouteTemplatePut  = "PUT /v1/templates/{name}"             // body: tar, maybe gzip, xz or zstd; ?systemd=auto&source=... -> cluster.Template
+	RouteTemplateDrop = "DELETE /v1/templates/{name}"          // -> {}
+	RouteOperations   = "GET /v1/operations"                   // -> []cluster.Operation
+	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS -> cluster.Operation, at once when final
+	RouteBlob         = "GET /v1/blobs/{digest}"               // hosts only: the template's archive, zstd
+	RouteApply        = "POST /v1/apply"                       // hosts only: a cluster command -> its result
+	RouteRead         = "GET /v1/read/{id}"                    // hosts only: a container's record, read from the leader after a barrier
+	RouteBecomeVoter  = "POST /v1/raft/rejoin"                 // hosts only
+	RouteOwnerExec    = "GET /v1/local/containers/{id}/exec"   // hosts only: exec on the owner
+	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"   // hosts only: logs on the owner
+	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check" // hosts only: preflight on the owner -> Verdict
+	RouteDoctor       = "GET /v1/doctor"                       // -> []Finding of the asked host
+)
+
+// Host is a host with what is observed of it.
+type Host struct {
+	cluster.Host
+	Leader     bool              `json:"leader"`
+	Alive      bool              `json:"alive"`
+	Reserved   cluster.Resources `json:"reserved"`
+	Containers int               `json:"containers"`
+}
+
+// Container is a container with what is observed of it.
+type Container struct {
+	cluster.Container
+	LastMove *cluster.MoveResult `json:"last_move,omitempty"`
+}
+
+// Status is the cluster on one screen.
+type Status struct {
+	Host       string              `json:"host"`   // that answered
+	Joined     bool                `json:"joined"` // false: this host belongs to no cluster yet
+	Leader     string              `json:"leader"` // empty: none is known
+	Quorum     bool                `json:"quorum"`
+	Version    string              `json:"version"`
+	Hosts      []Host              `json:"hosts"`
+	Containers []Container         `json:"containers"`
+	Operations []cluster.Operation `json:"operations"` // not final ones
+}
+
+// InitRequest makes the first host of a new cluster.
+type InitRequest struct {
+	Pool      string `json:"pool"` // CIDR of container addresses; empty: the agent's configuration
+	PoolFirst string `json:"pool_first"`
+	PoolLast  string `json:"pool_last"`
+	Gateway   string `json:"gateway"`
+}
+
+// JoinRequest makes the asked host join a cluster.
+type JoinRequest struct {
+	Address string `json:"address"` // host:port of any member
+	Token   string `json:"token"`
+}
+
+// EnrollRequest is what a joining host sends to a member.
+type EnrollRequest struct {
+	Token    string            `json:"token"`
+	Name     string            `json:"name"`
+	Address  string            `json:"address"`
+	Gossip   string            `json:"gossip"`
+	CSR      []byte            `json:"csr"` // PEM
+	Capacity cluster.Resources `json:"capacity"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Version  string            `json:"version"`
+}
+
+// EnrollReply makes the joining host a member.
+type EnrollReply struct {
+	Cert      []byte   `json:"cert"` // PEM, the host's own
+	CACert    []byte   `json:"ca_cert"`
+	GossipKey []byte   `json:"gossip_key"`
+	Gossip    []string `json:"gossip"` // of members
+	Hosts     []string `json:"hosts"`  // API addresses of members
+}
+
+// TokenRequest asks for a join token.
+type TokenRequest struct {
+	TTL time.Duration `json:"ttl"` // nanoseconds; 0: one hour
+}
+
+// TokenReply carries the secret, once.
+type TokenReply struct {
+	Token   string    `json:"token"`
+	ID      string    `json:"id"`
+	Expires time.Time `json:"expires"`
+}
+
+// HostStateRequest cordons or activates a host.
+type HostStateRequest struct {
+	State cluster.HostState `json:"state"`
+}
+
+// PlanRequest asks for a drain or a consolidation.
+type PlanRequest struct {
+	DryRun bool `json:"dry_run"`
+	Max    int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
+}
+
+// CreateRequest asks for a container.
+type CreateRequest struct {
+	ID       int               `json:"id,omitempty"`   // 0: the next free one
+	Name     string            `json:"name,omitempty"` // empty: ct<ID>
+	Template string            `json:"template"`
+	Limits   cluster.Limits    `json:"limits"`
+	Hostname string            `json:"hostname,omitempty"`
+	IP       string            `json:"ip,omitempty"`   // "auto" (default), "none" or an address of the pool
+	Host     string            `json:"host,omitempty"` // pin; empty: the leader places
+	Labels   map[string]string `json:"labels,omitempty"`
+	Start    bool              `json:"start"`
+}
+
+// SetRequest changes a container; nil fields stay as they are. All or nothing.
+type SetRequest struct {
+	RAM      *int64            `json:"ram,omitempty"`
+	Swap     *int64            `json:"swap,omitempty"`
+	MilliCPU *int64            `json:"milli_cpu,omitempty"`
+	CPUUnits *int64            `json:"cpu_units,omitempty"`
+	Disk     *int64            `json:"disk,omitempty"`
+	Hostname *string           `json:"hostname,omitempty"`
+	Name     *string           `json:"name,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
+}
+
+// ActionRequest goes with start, stop, restart and destroy.
+type ActionRequest struct {
+	Wait  time.Duration `json:"wait"`  // how long to wait for the outcome, 0: the default of 60 s
+	Force bool          `json:"force"` // stop, destroy: kill at once
+}
+
+// MigrateRequest moves a container.
+type MigrateRequest struct {
+	To        string `json:"to,omitempty"`   // empty: the scheduler chooses
+	Mode      string `json:"mode,omitempty"` // live (default), offline
+	CheckOnly bool   `json:"check_only,omitempty"`
+}
+
+// Verdict says whether a container can be migrated live.
+type Verdict struct {
+	OK       bool      `json:"ok"`
+	To       string    `json:"to,omitempty"`
+	Blockers []Blocker `json:"blockers"`
+}
+
+// Blocker is one thing that keeps a container from being moved live.
+type Blocker struct {
+	Process string `json:"process,omitempty"` // "1234 dockerd"
+	Unit    string `json:"unit,omitempty"`
+	What    string `json:"what"`
+	Remedy  string `json:"remedy"`
+}
+
+// PlaceReply explains a placement.
+type PlaceReply struct {
+	Host  string      `json:"host"` // empty: nowhere
+	Why   string      `json:"why"`
+	Hosts []PlaceHost `json:"hosts"` // every host and its reason
+}
+
+// PlaceHost is one host's part of a placement decision.
+type PlaceHost struct {
+	Host   string            `json:"host"`
+	Fits   bool              `json:"fits"`
+	Score  float64           `json:"score"`
+	Free   cluster.Resources `json:"free"`
+	Reason string            `json:"reason"`
+}
+
+// Finding is one line of the doctor.
+type Finding struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Found   string `json:"found"`
+	Costs   string `json:"costs,omitempty"`  // the feature that is lost without it
+	Remedy  string `json:"remedy,omitempty"` // the command that mends it
+	Warning bool   `json:"warning,omitempty"`
+}
+
+// Exec is the first websocket message (text) of an exec session. After it, binary messages carry one channel byte and
+// data: 0 stdin, 1 stdout, 2 stderr, 3 resize (JSON Resize), 4 end of stdin; the last message is 5 with ExecExit as JSON.
+type Exec struct {
+	Args []string `json:"args"`
+	Env  []string `json:"env,omitempty"`
+	TTY  bool     `json:"tty"`
+	Rows uint16   `json:"rows,omitempty"`
+	Cols uint16   `json:"cols,omitempty"`
+}
+
+// Channels of an exec session.
+const (
+	ExecStdin byte = iota
+	ExecStdout
+	ExecStderr
+	ExecResize
+	ExecStdinEnd
+	ExecDone
+)
+
+// Resize is a terminal's new size.
+type Resize struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
+}
+
+// ExecExit ends an exec session.
+type ExecExit struct {
+	Code  int    `json:"code"`
+	Error *Error `json:"error,omitempty"`
+}

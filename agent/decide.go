@@ -1,0 +1,120 @@
+package agent
+
+import "github.com/vzcluster/vzcluster/cluster"
+
+// local is what this host knows of a container by itself.
+type local struct {
+	Running bool // by the kernel
+	Trace   bool // anything of it is here: processes, cgroup, layer
+	Moving  bool // a migration that this host takes part in is under way
+	Acted   acted
+}
+
+// acted is what the agent did last for a container. It is kept in run_dir, so that a reboot forgets it.
+type acted struct {
+	Boot       string         `json:"boot"` // the kernel's boot id: a record of another boot says nothing
+	Generation uint64         `json:"generation"`
+	Epoch      uint64         `json:"epoch"`
+	Limits     cluster.Limits `json:"limits"`            // that the kernel enforces
+	Refused    string         `json:"refused,omitempty"` // why the kernel refused Limits
+	Failed     string         `json:"failed,omitempty"`  // why it does not run, in this epoch
+}
+
+// current reports whether the record is about the container as it is owned and wanted now.
+func (a acted) current(c *cluster.Container) bool {
+	return a.Generation == c.Generation && a.Epoch == c.Epoch
+}
+
+// verb names one transition.
+type verb string
+
+const (
+	doNothing verb = "nothing"
+	doAdopt   verb = "adopt"   // it runs and that is right: take note
+	doStart   verb = "start"   // fetch the template if need be, start, report
+	doStop    verb = "stop"    // stop; what comes next is decided after
+	doBury    verb = "bury"    // its init ended by itself: free what is left, take note
+	doUpdate  verb = "update"  // bring new limits to the kernel
+	doReport  verb = "report"  // say what is so
+	doDestroy verb = "destroy" // delete it, then its record
+	doDrop    verb = "drop"    // another host's, or nobody's: ask the leader, then delete the copy
+)
+
+// action is one transition, with what to report for doReport.
+type action struct {
+	Do     verb
+	State  cluster.ContainerState
+	Detail string
+}
+
+// decide says what this host does next for a container: one transition, decided from the record (nil: there is none)
+// and from what is here. It is asked again after every transition until it says doNothing.
+func decide(host string, c *cluster.Container, l local) action {
+	switch {
+	case l.Moving:
+		return adoptMoved(host, c, l)
+	case c == nil || c.Host != host:
+		if l.Trace || l.Running {
+			return action{Do: doDrop}
+		}
+		return action{Do: doNothing}
+	case c.Operation != "":
+		return adoptMoved(host, c, l)
+	}
+	switch c.Desired {
+	case cluster.WantDestroyed:
+		if l.Running {
+			return action{Do: doStop}
+		}
+		return action{Do: doDestroy}
+	case cluster.WantRunning:
+		if l.Running {
+			return keepRunning(c, l)
+		}
+		return getRunning(c, l)
+	}
+	if l.Running {
+		return action{Do: doStop}
+	}
+	return report(c, cluster.Stopped, "")
+}
+
+// adoptMoved leaves a migrating container to the migration, and only takes note of what a hand-over brought here, so
+// that a restart that a user asks for right after it is seen as one.
+func adoptMoved(host string, c *cluster.Container, l local) action {
+	if c != nil && c.Host == host && l.Running && l.Acted.Generation != c.Generation {
+		return action{Do: doAdopt}
+	}
+	return action{Do: doNothing}
+}
+
+func keepRunning(c *cluster.Container, l local) action {
+	switch {
+	case l.Acted.Generation != c.Generation:
+		return action{Do: doAdopt}
+	case l.Acted.Epoch != c.Epoch: // restart
+		return action{Do: doStop}
+	case l.Acted.Limits != c.Limits:
+		return action{Do: doUpdate}
+	case c.State == cluster.Running: // the detail says what happened to it on the way here
+		return action{Do: doNothing}
+	}
+	return report(c, cluster.Running, "")
+}
+
+func getRunning(c *cluster.Container, l local) action {
+	switch {
+	case !l.Acted.current(c):
+		return action{Do: doStart}
+	case l.Acted.Failed == "":
+		return action{Do: doBury}
+	}
+	return report(c, cluster.Failed, l.Acted.Failed)
+}
+
+func report(c *cluster.Container, s cluster.ContainerState, detail string) action {
+	if c.State == s && c.Detail == detail {
+		return action{Do: doNothing}
+	}
+	return action{Do: doReport, State: s, Detail: detail}
+}

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster/raftstore"
+	"github.com/vzcluster/vzcluster/runtime"
+	"github.com/vzcluster/vzcluster/runtime/image"
+)
+
+// Engine makes one host's containers real.
+type Engine interface {
+	// Setup prepares the host: bridge, cgroup parent (idempotent).
+	Setup(ctx context.Context) error
+	// Start prepares root, cgroup and network and starts the container; nil when it runs already.
+	Start(ctx context.Context, spec runtime.Spec) error
+	// Stop asks init to end, kills what is left after timeout, and frees mounts, cgroup and NIC; it keeps the layer.
+	// Stopping what does not run frees what is left of it.
+	Stop(ctx context.Context, id int, systemd bool, timeout time.Duration) error
+	// Kill ends every process at once and leaves the rest to Stop.
+	Kill(ctx context.Context, id int) error
+	// Destroy removes everything of a container, running or not (idempotent).
+	Destroy(ctx context.Context, id int) error
+	// Update changes the limits of a running container, all or nothing.
+	Update(id int, l runtime.Limits) error
+	// Status says what the kernel knows; an unknown container is simply not running.
+	Status(id int) (runtime.Status, error)
+	// List returns the CTIDs that leave any trace on this host: a layer, a cgroup.
+	List() ([]int, error)
+	// Wait returns nil when the container's init has ended, or the context's error.
+	Wait(ctx context.Context, id int) error
+	// Exec runs a command inside and returns its exit code.
+	Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error)
+	// Log returns the path of the boot log.
+	Log(id int) string
+	// Usage says what the container uses now.
+	Usage(id int) (runtime.Usage, error)
+}
+
+// Templates keeps this host's templates by digest.
+type Templates interface {
+	Has(digest string) bool
+	// Archive returns the compressed archive and its size, -1 when unknown.
+	Archive(digest string) (io.ReadCloser, int64, error)
+	// Fetch stores an archive that another host sent, and checks its digest.
+	Fetch(ctx context.Context, digest string, r io.Reader) (image.Info, error)
+	// Import stores what a user sent, and prepares it.
+	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (image.Info, error)
+	Remove(digest string) error
+	List() ([]image.Info, error)
+}
+
+// Migrator carries out this host's part of migrations. Begin is not its business: a migration begins as a record.
+type Migrator interface {
+	// Run carries out, finishes or undoes the active migrations that this host is the source or target of, until ctx
+	// ends. It watches the agent's replica.
+	Run(ctx context.Context) error
+	// Handle serves one connection from another host's Migrator and closes it.
+	Handle(conn net.Conn, peer string)
+	// Busy says whether a migration works on a container here, even if its record is final already.
+	Busy(container int) bool
+	// Check says whether a container of this host could be moved live now.
+	Check(ctx context.Context, id int) (api.Verdict, error)
+}
+
+// DNSDomain is where containers' names are found; inside, plain names do.
+const DNSDomain = "vz"
+
+// Resolver answers names for containers, below DNSDomain, until ctx ends. Lookup returns the addresses of a container
+// or host name, none when there is no such name.
+type Resolver func(ctx context.Context, lookup func(name string) []string) error
+
+// Deps are what an agent is made of besides its configuration. Engine and Templates must be set.
+type Deps struct {
+	Engine    Engine
+	Templates Templates
+	Migrator  func(*Agent) Migrator // nil: this host cannot migrate
+	Resolver  Resolver              // nil: no DNS
+	Doctor    func(ctx context.Context) []api.Finding
+	Log       *slog.Logger // nil: discarded
+	Version   string
+	Raft      raftstore.Config // only its durations and counts are used; zero: for a LAN
+	Timing    Timing
+}
+
+// Timing are the agent's own delays; zero fields get the defaults of a LAN.
+type Timing struct {
+	Quorum   time.Duration // how long a request waits for a leader
+	Stale    time.Duration // after how long without a leader a read is answered from the replica
+	DeadHost time.Duration // after how long a dead voter is replaced
+	Retry    time.Duration // first pause after a failed attempt; it doubles up to 20 times that
+}
+
+func (t Timing) withDefaults() Timing {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&t.Quorum, 4*time.Second)
+	def(&t.Stale, 2500*time.Millisecond)
+	def(&t.DeadHost, 15*time.Second)
+	def(&t.Retry, 100*time.Millisecond)
+	return t
+}

@@ -1,0 +1,311 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+	"github.com/vzcluster/vzcluster/runtime/image"
+)
+
+// fakeEngine is the kernel of one host in a test. It outlives agents, as containers do.
+type fakeEngine struct {
+	dir string
+
+	mu      sync.Mutex
+	cts     map[int]*fakeContainer
+	starts  int
+	fail    error // of Start
+	refuse  error // of Update
+	stubbor bool  // containers do not end when they are asked to
+}
+
+type fakeContainer struct {
+	spec   runtime.Spec
+	limits runtime.Limits
+	ended  chan struct{} // closed when it does not run any more
+}
+
+func newFakeEngine(dir string) *fakeEngine {
+	return &fakeEngine{dir: dir, cts: map[int]*fakeContainer{}}
+}
+
+func (c *fakeContainer) running() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func (e *fakeEngine) Setup(context.Context) error { return nil }
+
+func (e *fakeEngine) Start(_ context.Context, spec runtime.Spec) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fail != nil {
+		return e.fail
+	}
+	if c := e.cts[spec.ID]; c != nil && c.running() {
+		return nil
+	}
+	e.starts++
+	e.cts[spec.ID] = &fakeContainer{spec: spec, limits: spec.Limits, ended: make(chan struct{})}
+	return os.WriteFile(e.Log(spec.ID), []byte("hello from "+spec.Hostname+"\n"), 0o600)
+}
+
+func (e *fakeEngine) end(id int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.cts[id]; c != nil && c.running() {
+		close(c.ended)
+	}
+}
+
+func (e *fakeEngine) Stop(ctx context.Context, id int, _ bool, timeout time.Duration) error {
+	e.mu.Lock()
+	c, stubborn := e.cts[id], e.stubbor
+	e.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	if stubborn && timeout > 0 {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(timeout):
+		}
+	}
+	e.end(id)
+	return nil
+}
+
+func (e *fakeEngine) Kill(_ context.Context, id int) error {
+	e.end(id)
+	return nil
+}
+
+func (e *fakeEngine) Destroy(_ context.Context, id int) error {
+	e.end(id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.cts, id)
+	return nil
+}
+
+func (e *fakeEngine) Update(id int, l runtime.Limits) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.refuse != nil {
+		return e.refuse
+	}
+	e.cts[id].limits = l
+	return nil
+}
+
+func (e *fakeEngine) Status(id int) (runtime.Status, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.cts[id]
+	return runtime.Status{Running: c != nil && c.running()}, nil
+}
+
+func (e *fakeEngine) List() ([]int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var ids []int
+	for id := range e.cts {
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (e *fakeEngine) Wait(ctx context.Context, id int) error {
+	e.mu.Lock()
+	c := e.cts[id]
+	e.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Exec knows cat, which copies, tty, which says whether there is one, and exit.
+func (e *fakeEngine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error) {
+	switch o.Args[0] {
+	case "cat":
+		_, err := io.Copy(o.Stdout, o.Stdin)
+		return 0, err
+	case "tty":
+		_, err := fmt.Fprintf(o.TTY, "a terminal in %d", id)
+		return 0, err
+	case "hang":
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	fmt.Fprint(o.Stderr, "no such command")
+	return 127, nil
+}
+
+func (e *fakeEngine) Log(id int) string                { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
+func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{}, nil }
+func (e *fakeEngine) limits(id int) (l runtime.Limits) {
+	e.with(id, func(c *fakeContainer) { l = c.limits })
+	return l
+}
+
+func (e *fakeEngine) runs(id int) (yes bool) { st, _ := e.Status(id); return st.Running }
+
+func (e *fakeEngine) set(change func(*fakeEngine)) { e.mu.Lock(); defer e.mu.Unlock(); change(e) }
+
+func (e *fakeEngine) with(id int, see func(*fakeContainer)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c := e.cts[id]; c != nil {
+		see(c)
+	}
+}
+
+func (e *fakeEngine) count() (starts int) {
+	e.set(func(e *fakeEngine) { starts = e.starts })
+	return starts
+}
+
+// fakeTemplates is a template store in memory.
+type fakeTemplates struct {
+	mu    sync.Mutex
+	blobs map[string][]byte
+}
+
+func (t *fakeTemplates) Has(digest string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.blobs[digest] != nil
+}
+
+func (t *fakeTemplates) Archive(digest string) (io.ReadCloser, int64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.blobs[digest]
+	if b == nil {
+		return nil, 0, runtime.ErrNoTemplate
+	}
+	return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
+}
+
+func (t *fakeTemplates) Import(_ context.Context, r io.Reader, _ image.ImportOptions) (image.Info, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return image.Info{}, err
+	}
+	if bytes.Contains(b, []byte("hostile")) {
+		return image.Info{}, errors.New("the archive is hostile")
+	}
+	sum := sha256.Sum256(b)
+	digest := "sha256:" + hex.EncodeToString(sum[:])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.blobs[digest] = b
+	return image.Info{Digest: digest, Size: int64(len(b)), Init: []string{"/init"}, Systemd: true}, nil
+}
+
+func (t *fakeTemplates) Fetch(ctx context.Context, digest string, r io.Reader) (image.Info, error) {
+	info, err := t.Import(ctx, r, image.ImportOptions{})
+	if err == nil && info.Digest != digest {
+		err = errors.New("another digest")
+	}
+	return info, err
+}
+
+func (t *fakeTemplates) Remove(digest string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.blobs, digest)
+	return nil
+}
+
+func (t *fakeTemplates) List() ([]image.Info, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []image.Info
+	for d := range t.blobs {
+		out = append(out, image.Info{Digest: d})
+	}
+	return out, nil
+}
+
+// fakeMigrator commits every migration at once: the source carries its copy over to the target's fake kernel.
+type fakeMigrator struct {
+	a       *Agent
+	engines map[string]*fakeEngine
+	fail    func(op *cluster.Operation) string // why a migration is aborted; may be nil
+}
+
+func (f *fakeMigrator) Run(ctx context.Context) error {
+	for {
+		changed, s := f.a.Changed(), f.a.State()
+		for _, op := range s.Operations() {
+			if op.Kind == cluster.OpMigrate && op.Status == cluster.OpRunning && op.From == f.a.Name() {
+				f.move(ctx, op)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (f *fakeMigrator) move(ctx context.Context, op *cluster.Operation) {
+	if f.fail != nil {
+		if why := f.fail(op); why != "" {
+			_, _ = f.a.Apply(ctx, cluster.AbortMigration{Operation: op.ID, Reason: why, At: time.Now()})
+			return
+		}
+	}
+	from, to := f.engines[op.From], f.engines[op.To]
+	var spec runtime.Spec
+	running := from.runs(op.Container)
+	from.with(op.Container, func(c *fakeContainer) { spec = c.spec })
+	if _, err := f.a.Apply(ctx, cluster.CommitMigration{Operation: op.ID}); err != nil {
+		return
+	}
+	if running {
+		_ = from.Destroy(ctx, op.Container)
+		_ = to.Start(ctx, spec)
+	}
+	_, _ = f.a.Apply(ctx, cluster.FinishMigration{
+		Operation: op.ID, At: time.Now(), Result: cluster.MoveResult{From: op.From, To: op.To, Mode: op.Mode, BlackoutMS: 42},
+	})
+}
+
+func (f *fakeMigrator) Busy(int) bool { return false }
+
+func (f *fakeMigrator) Handle(conn net.Conn, _ string) { conn.Close() }
+
+func (f *fakeMigrator) Check(_ context.Context, id int) (api.Verdict, error) {
+	return api.Verdict{OK: id%2 == 1, Blockers: []api.Blocker{}}, nil
+}
+
+func sorted[T ~string](in []T) []T { return slices.Sorted(slices.Values(in)) }

@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// MigrationEngine is what migrations need of this host's kernel besides Engine; runtime/engine implements it.
+type MigrationEngine interface {
+	migrate.SourceHost
+	migrate.TargetHost
+}
+
+// mover carries out this host's part of migrations: it implements Migrator with package migrate.
+type mover struct {
+	a      *Agent
+	engine MigrationEngine
+	source *migrate.Source
+	target *migrate.Target
+	dir    string
+
+	mu   sync.Mutex
+	busy map[int]string  // container -> operation that this process works on
+	over map[string]bool // operations that this process has nothing more to do with, until they are final
+	wake chan struct{}   // an operation is not busy any more
+}
+
+// NewMigrator makes a Migrator out of the host's engine. Hook may be nil; tests fail steps with it.
+func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrator {
+	return func(a *Agent) Migrator {
+		dir := filepath.Join(a.Config().DataDir, "migrations")
+		l := &ledger{a}
+		mv := &mover{a: a, engine: engine, dir: dir, busy: map[int]string{}, over: map[string]bool{}, wake: make(chan struct{}, 1)}
+		mv.source = &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial}
+		mv.target = &migrate.Target{
+			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
+		}
+		return mv
+	}
+}
+
+func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, error) {
+	m := mv.a.member.Load()
+	return m.peers.dial(ctx, host, m.addressOf(host), alpnMigrate)
+}
+
+// spec makes a container's specification and sees to it that its template is here.
+func (mv *mover) spec(ctx context.Context, ct *cluster.Container) (runtime.Spec, error) {
+	if err := mv.a.EnsureTemplate(ctx, ct.Digest); err != nil {
+		return runtime.Spec{}, err
+	}
+	return mv.a.Spec(ct)
+}
+
+// Run implements Migrator: whenever the replica changes, it looks for migrations that nobody here works on.
+func (mv *mover) Run(ctx context.Context) error {
+	if err := os.MkdirAll(mv.dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder for migrations: %w", err)
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		changed := mv.a.Changed()
+		for _, op := range mv.a.State().Operations() {
+			if op.Kind != cluster.OpMigrate {
+				continue
+			}
+			if op.Final() {
+				mv.forget(op.ID)
+				continue
+			}
+			if work := mv.workFor(op); work != nil && mv.claim(op) {
+				all.Go(func() {
+					defer mv.release(op)
+					work(ctx, op)
+				})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-mv.wake:
+		}
+	}
+}
+
+// workFor says what this host must do for an operation that it does not work on yet; nil: nothing.
+func (mv *mover) workFor(op *cluster.Operation) func(context.Context, *cluster.Operation) {
+	switch mv.a.Name() {
+	case op.From:
+		if op.Status == cluster.OpCommitted || mv.begun(op) {
+			return mv.recoverSource
+		}
+		return mv.runSource
+	case op.To:
+		if op.Status == cluster.OpCommitted || mv.target.Left(op.ID) {
+			return mv.recoverTarget
+		}
+	}
+	return nil
+}
+
+// sourceMark is the file that says that an agent of this host has begun an operation.
+func (mv *mover) sourceMark(op *cluster.Operation) string {
+	return filepath.Join(mv.dir, op.ID+".source")
+}
+
+func (mv *mover) begun(op *cluster.Operation) bool {
+	_, err := os.Stat(mv.sourceMark(op))
+	return err == nil
+}
+
+func (mv *mover) runSource(ctx context.Context, op *cluster.Operation) {
+	if err := os.WriteFile(mv.sourceMark(op), nil, 0o600); err != nil {
+		mv.a.Log().Error("begin a migration", "operation", op.ID, "error", err)
+		return
+	}
+	mv.asSource(ctx, op, mv.source.Run)
+}
+
+func (mv *mover) recoverSource(ctx context.Context, op *cluster.Operation) {
+	mv.a.Log().Info("taking over a migration of a former agent", "operation", op.ID, "container", op.Container)
+	mv.asSource(ctx, op, mv.source.Recover)
+}
+
+func (mv *mover) asSource(ctx context.Context, op *cluster.Operation, do func(context.Context, *cluster.Operation, runtime.Spec) error) {
+	log := mv.a.Log().With("operation", op.ID, "container", op.Container, "from", op.From, "to", op.To)
+	ct := mv.a.State().Container(op.Container)
+	if ct == nil {
+		log.Error("a migration of a container that is not known")
+		return
+	}
+	spec, err := mv.a.Spec(ct)
+	if err == nil {
+		err = do(ctx, op, spec)
+	}
+	if err != nil {
+		log.Error("the container was not migrated", "error", err)
+	} else {
+		log.Info("the container was migrated")
+	}
+	if ctx.Err() == nil {
+		mv.done(op)
+		_ = os.Remove(mv.sourceMark(op)) // it only makes a restarted agent ask once more
+	}
+}
+
+// recoverTarget repeats until it is done: after a commit nobody else can make the container run.
+func (mv *mover) recoverTarget(ctx context.Context, op *cluster.Operation) {
+	log := mv.a.Log().With("operation", op.ID, "container", op.Container, "from", op.From, "to", op.To)
+	log.Info("taking over a migration that nobody works on")
+	for ctx.Err() == nil {
+		err := mv.tryRecoverTarget(ctx, op)
+		if err == nil {
+			mv.done(op)
+			return
+		}
+		log.Error("take over a migration", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(recoverEvery):
+		}
+	}
+}
+
+// recoverEvery is the pause between tries to take a migration over.
+const recoverEvery = time.Second
+
+func (mv *mover) tryRecoverTarget(ctx context.Context, op *cluster.Operation) error {
+	ct, err := mv.a.Read(ctx, op.Container)
+	if err != nil {
+		return err
+	}
+	spec, err := mv.spec(ctx, ct)
+	if err != nil {
+		return err
+	}
+	return mv.target.Recover(ctx, op, spec)
+}
+
+// Handle implements Migrator.
+func (mv *mover) Handle(conn net.Conn, peer string) {
+	var op *cluster.Operation
+	err := mv.target.Serve(mv.a.member.Load().ctx, conn, peer, func(operation string) (func(), error) {
+		if op = mv.a.State().Operation(operation); op == nil || !mv.claim(op) {
+			return nil, fmt.Errorf("operation %s is worked on already", operation)
+		}
+		return func() { mv.release(op) }, nil
+	})
+	if err != nil {
+		mv.a.Log().Error("a migration to this host failed", "from", peer, "error", err)
+		return
+	}
+	mv.done(op)
+}
+
+// claim takes an operation to work on. A container has one at a time: what a later one froze, an earlier one must not
+// thaw.
+func (mv *mover) claim(op *cluster.Operation) bool {
+	mv.mu.Lock()
+	defer mv.mu.Unlock()
+	if _, taken := mv.busy[op.Container]; taken || mv.over[op.ID] {
+		return false
+	}
+	mv.busy[op.Container] = op.ID
+	return true
+}
+
+// release ends the work on an operation; what is left to do for it is found by Run.
+func (mv *mover) release(op *cluster.Operation) {
+	mv.mu.Lock()
+	delete(mv.busy, op.Container)
+	mv.mu.Unlock()
+	if m := mv.a.member.Load(); m != nil {
+		m.rec.poke(op.Container) // reconciliation has kept away from it
+	}
+	select {
+	case mv.wake <- struct{}{}:
+	default:
+	}
+}
+
+// done notes that this process has nothing more to do for an operation, though the replica may not show its end yet.
+func (mv *mover) done(op *cluster.Operation) {
+	mv.mu.Lock()
+	defer mv.mu.Unlock()
+	mv.over[op.ID] = true
+}
+
+func (mv *mover) forget(operation string) {
+	mv.mu.Lock()
+	defer mv.mu.Unlock()
+	delete(mv.over, operation)
+}
+
+// Busy implements Migrator.
+func (mv *mover) Busy(container int) bool {
+	mv.mu.Lock()
+	defer mv.mu.Unlock()
+	_, busy := mv.busy[container]
+	return busy
+}
+
+// Check implements Migrator.
+func (mv *mover) Check(_ context.Context, id int) (api.Verdict, error) {
+	scan, err := mv.engine.Scan(id)
+	if errors.Is(err, runtime.ErrNotRunning) {
+		return api.Verdict{OK: true, Blockers: []api.Blocker{}}, nil // there is nothing that could be in the way
+	}
+	if err != nil {
+		return api.Verdict{}, err
+	}
+	v := api.Verdict{Blockers: []api.Blocker{}}
+	for _, b := range migrate.Preflight(scan) {
+		v.Blockers = append(v.Blockers, api.Blocker{Process: b.Process, Unit: b.Unit, What: b.What, Remedy: b.Remedy})
+	}
+	v.OK = len(v.Blockers) == 0
+	return v, nil
+}

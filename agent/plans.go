@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/cluster/raftstore"
+	"github.com/vzcluster/vzcluster/scheduler"
+)
+
+// What became of a step of a plan.
+const (
+	stepRunning = "running"
+	stepDone    = "done"
+	stepFailed  = "failed"
+)
+
+// snapshot is the cluster as the scheduler sees it; digest is the template of what is to be placed, if any.
+func (m *member) snapshot(digest string) scheduler.Snapshot {
+	s := m.store.State()
+	var snap scheduler.Snapshot
+	t := s.TemplateByDigest(digest)
+	for _, h := range s.Hosts() {
+		v := scheduler.HostView{
+			Name: h.Name, State: h.State, Alive: m.alive(h.Name), Capacity: h.Capacity, Reserved: s.Reserved(h.Name),
+		}
+		if t != nil {
+			for _, has := range t.Hosts {
+				v.HasTemplate = v.HasTemplate || has == h.Name
+			}
+		}
+		snap.Hosts = append(snap.Hosts, v)
+	}
+	for _, c := range s.Containers() {
+		snap.Containers = append(snap.Containers, *c)
+	}
+	return snap
+}
+
+func newOperationID() string {
+	raw := make([]byte, 6)
+	_, _ = rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
+}
+
+// handleDrain plans to empty a host, cordons it and has the plan carried out.
+func (m *member) handleDrain(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.PlanRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, err
+	}
+	host := r.PathValue("host")
+	h := m.store.State().Host(host)
+	if h == nil {
+		return nil, notFound("host", host, "vzcluster host ls")
+	}
+	plan := scheduler.Drain(m.snapshot(""), host)
+	op := cluster.Operation{Kind: cluster.OpDrain, Host: host}
+	if !req.DryRun && len(plan.Unplaced) == 0 && h.State != cluster.HostCordoned {
+		cordon := cluster.SetHostState{Name: host, State: cluster.HostCordoned}
+		if _, err := applyHere[*cluster.Host](r.Context(), m, cordon); err != nil {
+			return nil, err
+		}
+	}
+	return m.begin(r.Context(), op, plan, req.DryRun)
+}
+
+// handleConsolidate plans to empty as many hosts as possible and has the plan carried out.
+func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.PlanRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, err
+	}
+	plan := scheduler.Consolidate(m.snapshot(""), req.Max)
+	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate}, plan, req.DryRun)
+}
+
+// begin records a plan. One with nothing to do, or that is only shown, is not recorded and comes back ended. A plan
+// that must leave something behind is refused unless it is only shown.
+func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler.Plan, dry bool) (*cluster.Operation, error) {
+	op.ID, op.Started, op.Steps, op.Status = newOperationID(), time.Now().UTC(), plan.Moves, cluster.OpDone
+	if len(plan.Unplaced) > 0 && !dry {
+		return nil, api.Errorf(api.CodeNoFit, "add room, or look at the plan with --dry-run", "%s", plan.Why)
+	}
+	if dry || len(plan.Moves) == 0 {
+		op.ID, op.Error = "", plan.Why
+		return &op, nil
+	}
+	return applyHere[*cluster.Operation](ctx, m, cluster.BeginPlan{Operation: op})
+}
+
+// carryOutPlans starts what carries out each running plan, those of an earlier leader too.
+func (m *member) carryOutPlans(ctx context.Context, done *sync.WaitGroup) {
+	for _, op := range m.store.State().Operations() {
+		if op.Final() || op.Kind == cluster.OpMigrate {
+			continue
+		}
+		id := op.ID
+		if _, runs := m.plans.LoadOrStore(id, struct{}{}); runs {
+			continue
+		}
+		done.Go(func() {
+			defer m.plans.Delete(id)
+			if err := m.carryOut(ctx, id); err != nil && ctx.Err() == nil {
+				m.log.Warn("a plan is interrupted and will be taken up again", "operation", id, "error", err)
+				select { // carryOutPlans starts it again
+				case <-ctx.Done():
+				case <-time.After(10 * m.timing.Retry):
+				}
+			}
+		})
+	}
+}
+
+// carryOut does one step of a plan after the other and ends the plan. Its own errors are those of the quorum; what
+// stops a plan is recorded in it.
+func (m *member) carryOut(ctx context.Context, id string) error {
+	plan := m.store.State().Operation(id)
+	for i := range plan.Steps {
+		if plan.Steps[i].Status == stepDone {
+			continue
+		}
+		reason, err := m.step(ctx, plan, i)
+		if err != nil {
+			return err
+		}
+		status := stepDone
+		if reason != "" {
+			status = stepFailed
+		}
+		if _, err := m.apply(ctx, cluster.StepPlan{Operation: id, Step: i, Status: status}); err != nil {
+			return err
+		}
+		if reason != "" {
+			left := len(plan.Steps) - i
+			return m.endPlan(ctx, id, cluster.OpFailed, fmt.Sprintf("stopped at %s from %s to %s: %s; %d of %d moves are left, run it again",
+				plan.Steps[i].Name, plan.Steps[i].From, plan.Steps[i].To, reason, left, len(plan.Steps)))
+		}
+	}
+	return m.endPlan(ctx, id, cluster.OpDone, "")
+}
+
+func (m *member) endPlan(ctx context.Context, id string, status cluster.OperationStatus, reason string) error {
+	_, err := m.apply(ctx, cluster.EndPlan{Operation: id, Status: status, Error: reason, At: time.Now().UTC()})
+	return err
+}
+
+// step moves one container and waits until the move has ended; reason says why it failed.
+func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reason string, err error) {
+	move, s := plan.Steps[i], m.store.State()
+	migration := move.Operation
+	if migration == "" {
+		ct := s.Container(move.Container)
+		if ct == nil || ct.Desired == cluster.WantDestroyed || ct.Host == move.To {
+			return "", nil // nothing is left to move
+		}
+		mode := cluster.ModeLive
+		if ct.State != cluster.Running {
+			mode = cluster.ModeOffline
+		}
+		// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.
+		migration = fmt.Sprintf("%s-%d", plan.ID, i)
+		if s.Operation(migration) == nil {
+			_, err := m.beginMigration(ctx, migration, ct, move.To, mode, plan.ID)
+			if errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) {
+				return "", err
+			}
+			if err != nil {
+				return err.Error(), nil
+			}
+		}
+		if _, err := m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Migration: migration, Status: stepRunning}); err != nil {
+			return "", err
+		}
+	}
+	op, err := m.awaitOperation(ctx, migration)
+	switch {
+	case err != nil:
+		return "", err
+	case op == nil:
+		return "its migration is not known any more", nil
+	case op.Status != cluster.OpDone:
+		return op.Error, nil
+	}
+	return "", nil
+}
+
+// awaitOperation waits until an operation is final and returns it; nil when it is not known.
+func (m *member) awaitOperation(ctx context.Context, id string) (*cluster.Operation, error) {
+	for {
+		changed := m.store.Changed()
+		op := m.store.State().Operation(id)
+		if op == nil || op.Final() {
+			return op, nil
+		}
+		select {
+		case <-ctx.Done():
+			return op, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// beginMigration records that a container shall move; the agents of both hosts see the record and carry it out.
+func (m *member) beginMigration(ctx context.Context, id string, ct *cluster.Container, to, mode, parent string) (*cluster.Operation, error) {
+	result, err := m.store.Apply(ctx, cluster.BeginMigration{Operation: cluster.Operation{
+		ID: id, Kind: cluster.OpMigrate, Container: ct.ID, Generation: ct.Generation, From: ct.Host, To: to,
+		Mode: mode, Parent: parent, Started: time.Now().UTC(),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	m.spread()
+	op, _ := result.(*cluster.Operation)
+	return op, nil
+}
+
+// spread makes the followers apply what has just been committed: they learn of a commit with the next entry, which
+// may be long in coming.
+func (m *member) spread() {
+	go func() { _ = m.store.Barrier(m.ctx) }() // without a quorum there is nothing to spread
+}

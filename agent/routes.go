@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster/trust"
+)
+
+// Routes between agents that users have no client for.
+const (
+	routeSync = "POST /v1/local/containers/{id}/sync" // syncRequest -> {}: returns when the owner has acted
+	routeKill = "POST /v1/local/containers/{id}/kill" // -> {}: end a container's processes at once
+)
+
+// maxBody bounds a JSON request, in bytes.
+const maxBody = 1 << 20
+
+// handler serves a request on a host of a cluster.
+type handler func(m *member, w http.ResponseWriter, r *http.Request)
+
+// answerer returns what is sent as JSON.
+type answerer func(m *member, w http.ResponseWriter, r *http.Request) (any, error)
+
+func jsonOf(f answerer) handler {
+	return func(m *member, w http.ResponseWriter, r *http.Request) {
+		value, err := f(m, w, r)
+		respond(w, value, err)
+	}
+}
+
+// routes is the API: the same on the socket and on the port. Who may use what is decided by caller.
+func (a *Agent) routes() http.Handler {
+	mux := http.NewServeMux()
+	local := func(route string, f func(http.ResponseWriter, *http.Request) (any, error)) {
+		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+			if who(r).remote {
+				respond(w, nil, api.Errorf(api.CodeDenied, "use the agent's socket on that host", "%s is only answered locally", r.URL.Path))
+				return
+			}
+			value, err := f(w, r)
+			respond(w, value, err)
+		})
+	}
+	local(api.RouteInit, a.handleInit)
+	local(api.RouteJoinCluster, a.handleJoin)
+	mux.HandleFunc(api.RouteDoctor, func(w http.ResponseWriter, r *http.Request) { respond(w, a.doctor(r.Context()), nil) })
+	mux.HandleFunc(api.RouteStatus, a.handleStatus)
+
+	for route, f := range map[string]answerer{
+		api.RouteEnroll:       (*member).handleEnroll,
+		api.RouteTokens:       (*member).handleTokens,
+		api.RouteTokenCreate:  (*member).handleTokenCreate,
+		api.RouteTokenRevoke:  (*member).handleTokenRevoke,
+		api.RouteHosts:        (*member).handleHosts,
+		api.RouteHostState:    (*member).handleHostState,
+		api.RouteDrain:        (*member).handleDrain,
+		api.RouteConsolidate:  (*member).handleConsolidate,
+		api.RoutePlace:        (*member).handlePlace,
+		api.RouteContainers:   (*member).handleContainers,
+		api.RouteCreate:       (*member).handleCreate,
+		api.RouteContainer:    (*member).handleContainer,
+		api.RouteSet:          (*member).handleSet,
+		api.RouteAction:       (*member).handleAction,
+		api.RouteMigrate:      (*member).handleMigrate,
+		api.RouteTemplates:    (*member).handleTemplates,
+		api.RouteTemplate:     (*member).handleTemplate,
+		api.RouteTemplateDrop: (*member).handleTemplateDrop,
+		api.RouteOperations:   (*member).handleOperations,
+		api.RouteOperation:    (*member).handleOperation,
+	} {
+		mux.HandleFunc(route, a.onLeader(jsonOf(f)))
+	}
+	mux.HandleFunc(api.RouteTemplatePut, a.joined(jsonOf((*member).handleTemplatePut)))
+	mux.HandleFunc(api.RouteExec, a.joined((*member).handleExec))
+	mux.HandleFunc(api.RouteLogs, a.joined((*member).handleLogs))
+	for route, h := range map[string]handler{
+		api.RouteBlob:       (*member).handleBlob,
+		api.RouteApply:      jsonOf((*member).handleApply),
+		api.RouteRead:       jsonOf((*member).handleRead),
+		api.RouteOwnerExec:  (*member).handleOwnerExec,
+		api.RouteOwnerLogs:  (*member).handleOwnerLogs,
+		api.RouteOwnerCheck: jsonOf((*member).handleOwnerCheck),
+		routeSync:           jsonOf((*member).handleSync),
+		routeKill:           jsonOf((*member).handleKill),
+	} {
+		mux.HandleFunc(route, a.joined(hostsOnly(h)))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		respond(w, nil, api.Errorf(api.CodeNotFound, "is the client of the same version?", "%s %s is not known", r.Method, r.URL.Path))
+	})
+	return a.identify(mux)
+}
+
+// caller is who sent a request.
+type caller struct {
+	remote bool   // over the port, not the socket
+	peer   string // the host whose certificate was shown, empty on the socket
+}
+
+type callerKey struct{}
+
+func who(r *http.Request) caller {
+	c, _ := r.Context().Value(callerKey{}).(caller)
+	return c
+}
+
+func peerOf(r *http.Request) string { return who(r).peer }
+
+// identify finds out who calls. Over the port that must be a host of the cluster, with the certificate that the
+// cluster issued to it last; only a joining host comes without.
+func (a *Agent) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var c caller
+		if r.TLS != nil {
+			c.remote = true
+			name, serial, ok := trust.PeerOf(*r.TLS)
+			if m := a.member.Load(); ok && m != nil && m.maySpeakRaft(name, serial) {
+				c.peer = name
+			} else if r.Method+" "+r.URL.Path != api.RouteEnroll {
+				respond(w, nil, api.Errorf(api.CodeDenied, "use the agent's socket, or join the cluster",
+					"only hosts of this cluster may ask from afar"))
+				return
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// joined makes a handler that needs a cluster.
+func (a *Agent) joined(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		m := a.member.Load()
+		if m == nil {
+			respond(w, nil, errNoCluster())
+			return
+		}
+		h(m, w, r)
+	}
+}
+
+// hostsOnly refuses users.
+func hostsOnly(h handler) handler {
+	return func(m *member, w http.ResponseWriter, r *http.Request) {
+		if peerOf(r) == "" {
+			respond(w, nil, api.Errorf(api.CodeDenied, "", "%s is for the agents of this cluster", r.URL.Path))
+			return
+		}
+		h(m, w, r)
+	}
+}
+
+// readJSON reads a request's body; an absent one leaves the zero value. Unknown fields are refused.
+func readJSON(r *http.Request, to any) error {
+	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil && !errors.Is(err, io.EOF) {
+		return api.Errorf(api.CodeUsage, "is the client of the same version?", "the request cannot be read: %v", err)
+	}
+	return nil
+}
+
+func (a *Agent) doctor(ctx context.Context) []api.Finding {
+	if a.deps.Doctor == nil {
+		return []api.Finding{}
+	}
+	return a.deps.Doctor(ctx)
+}
+
+func notFound(what, name, list string) error {
+	return api.Errorf(api.CodeNotFound, "'"+list+"' shows what there is", "there is no %s %q", what, name)
+}

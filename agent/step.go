@@ -1,0 +1,318 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// How long a container may take to end when it is asked to, before it is killed.
+const (
+	stopTimeout    = 30 * time.Second
+	destroyTimeout = 10 * time.Second
+	confirmTimeout = 10 * time.Second // of a read from the leader
+)
+
+// step brings one container one transition further. More means that another step is due at once.
+func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
+	s := r.m.store.State()
+	c := s.Container(id)
+	l, err := r.look(s, id)
+	if err != nil {
+		return false, err
+	}
+	mine := c != nil && c.Host == r.m.name
+	if mine && l.Running {
+		r.watch(id)
+	}
+	a := decide(r.m.name, c, l)
+	if a.Do != doNothing {
+		r.m.log.Debug("container", "id", id, "do", a.Do, "state", a.State)
+	}
+	switch a.Do {
+	case doAdopt:
+		return true, r.note(id, acted{Generation: c.Generation, Epoch: c.Epoch})
+	case doStart:
+		return r.start(ctx, c, l)
+	case doStop:
+		return true, r.stop(ctx, s, c)
+	case doBury:
+		return true, r.bury(ctx, c)
+	case doUpdate:
+		return true, r.update(c, l.Acted)
+	case doReport:
+		_, err := r.report(ctx, c, a.State, a.Detail)
+		return false, err
+	case doDestroy:
+		return false, r.destroy(ctx, c)
+	case doDrop:
+		return false, r.drop(ctx, id)
+	}
+	return false, nil
+}
+
+func (r *reconciler) look(s *cluster.State, id int) (local, error) {
+	status, err := r.m.deps.Engine.Status(id)
+	if err != nil {
+		return local{}, fmt.Errorf("it is not known whether container %d runs: %w", id, err)
+	}
+	op := s.ActiveMigration(id)
+	busy := r.m.migrator != nil && r.m.migrator.Busy(id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return local{
+		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id],
+		Moving: busy || op != nil && (op.From == r.m.name || op.To == r.m.name),
+	}, nil
+}
+
+// report tells the cluster how a container is, and returns its record as it was when the report was committed. That
+// this host is the owner no more is no error: the replica will show it.
+func (r *reconciler) report(ctx context.Context, c *cluster.Container, s cluster.ContainerState, detail string) (*cluster.Container, error) {
+	result, err := r.m.apply(ctx, cluster.ReportContainer{
+		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: s, Detail: detail,
+	})
+	if errors.Is(err, cluster.ErrStale) || errors.Is(err, cluster.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, _ := result.(*cluster.Container)
+	return now, nil
+}
+
+// start starts a container. The report before it is a compare-and-set: an agent whose replica is behind, and which is
+// not the owner any more, gets no further.
+func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local) (more bool, err error) {
+	now, err := r.report(ctx, c, cluster.Starting, "")
+	if err != nil {
+		return false, err
+	}
+	if now == nil || decide(r.m.name, now, l).Do != doStart {
+		return r.m.store.State().Container(c.ID) != c, nil // otherwise the change is still on its way here
+	}
+	select {
+	case r.starts <- struct{}{}:
+		defer func() { <-r.starts }()
+	case <-ctx.Done():
+		return false, nil
+	}
+	r.mu.Lock()
+	delete(r.kills, c.ID) // of an earlier run
+	r.mu.Unlock()
+	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits}
+	if err := r.makeReal(ctx, now); err != nil {
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		r.m.log.Error("a container could not be started", "container", c.ID, "error", err)
+		done.Failed = err.Error()
+	}
+	if err := r.note(c.ID, done); err != nil {
+		return false, err
+	}
+	if done.Failed != "" {
+		_, err = r.report(ctx, now, cluster.Failed, done.Failed)
+		return false, err
+	}
+	r.watch(c.ID)
+	_, err = r.report(ctx, now, cluster.Running, "")
+	return false, err
+}
+
+// makeReal fetches what is missing and starts.
+func (r *reconciler) makeReal(ctx context.Context, c *cluster.Container) error {
+	if err := r.m.ensureTemplate(ctx, c.Digest); err != nil {
+		return err
+	}
+	spec, err := r.m.spec(c)
+	if err != nil {
+		return err
+	}
+	return r.m.deps.Engine.Start(ctx, spec)
+}
+
+func (r *reconciler) stop(ctx context.Context, s *cluster.State, c *cluster.Container) error {
+	if _, err := r.report(ctx, c, cluster.Stopping, ""); err != nil {
+		return err
+	}
+	systemd := false
+	if t := s.TemplateByDigest(c.Digest); t != nil {
+		systemd = t.Systemd
+	}
+	timeout := stopTimeout
+	if c.Desired == cluster.WantDestroyed {
+		timeout = destroyTimeout
+	}
+	asked, done, forced := r.beginStop(ctx, c.ID)
+	defer done()
+	if !forced {
+		err := r.m.deps.Engine.Stop(asked, c.ID, systemd, timeout)
+		if err == nil || asked.Err() == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return r.m.deps.Engine.Stop(ctx, c.ID, systemd, 0)
+}
+
+// beginStop returns the context for asking a container to end, which a kill cuts short; forced: a kill came before.
+func (r *reconciler) beginStop(ctx context.Context, id int) (asked context.Context, done func(), forced bool) {
+	asked, cancel := context.WithCancel(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.kills[id]
+	r.kills[id] = kill{cut: cancel}
+	return asked, func() {
+		cancel()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.kills, id)
+	}, k.wanted
+}
+
+// kill makes the stop that is under way, or else the next one, not wait for the container any longer. The engine is
+// not called from here: its calls for one container must not overlap.
+func (r *reconciler) kill(id int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.kills[id]
+	k.wanted = true
+	r.kills[id] = k
+	if k.cut != nil {
+		k.cut()
+	}
+}
+
+// kill is what is known of the forced end of a container.
+type kill struct {
+	wanted bool
+	cut    context.CancelFunc // ends the asking of a stop under way; nil without one
+}
+
+// bury frees what is left of a container whose init ended by itself.
+func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
+	if err := r.m.deps.Engine.Stop(ctx, c.ID, false, 0); err != nil {
+		return err
+	}
+	a := r.actedOn(c.ID)
+	a.Failed = "its init ended by itself; 'vzcluster logs' may tell why"
+	return r.note(c.ID, a)
+}
+
+// update brings changed limits to the kernel. A refusal is noted, for whoever waits for the change.
+func (r *reconciler) update(c *cluster.Container, a acted) error {
+	a.Limits, a.Refused = c.Limits, ""
+	if err := r.m.deps.Engine.Update(c.ID, limitsOf(c)); err != nil {
+		a.Refused = err.Error()
+		r.m.log.Warn("the kernel refused a container's new limits", "container", c.ID, "error", err)
+	}
+	return r.note(c.ID, a)
+}
+
+func (r *reconciler) destroy(ctx context.Context, c *cluster.Container) error {
+	if err := r.m.deps.Engine.Destroy(ctx, c.ID); err != nil {
+		return err
+	}
+	if err := r.forget(c.ID); err != nil {
+		return err
+	}
+	_, err := r.m.apply(ctx, cluster.RemoveContainer{ID: c.ID, Host: r.m.name, Generation: c.Generation})
+	if errors.Is(err, cluster.ErrNotFound) || errors.Is(err, cluster.ErrStale) {
+		return nil
+	}
+	return err
+}
+
+// drop deletes a copy that belongs to another host or to nobody. The replica here may be behind, so the leader is
+// asked first.
+func (r *reconciler) drop(ctx context.Context, id int) error {
+	rctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	c, err := r.m.read(rctx, id)
+	switch {
+	case errors.Is(err, cluster.ErrNotFound):
+	case err != nil:
+		return fmt.Errorf("container %d looks like another host's, but no leader confirms it: %w", id, err)
+	case c.Host == r.m.name || c.Operation != "":
+		return nil // the replica will show it
+	}
+	r.m.log.Info("deleting the copy of a container that is not this host's", "container", id)
+	if err := r.m.deps.Engine.Destroy(ctx, id); err != nil {
+		return err
+	}
+	return r.forget(id)
+}
+
+func limitsOf(c *cluster.Container) runtime.Limits {
+	return runtime.Limits{RAM: c.Limits.RAM, Swap: c.Limits.Swap, MilliCPU: c.Limits.MilliCPU, CPUUnits: c.Limits.CPUUnits}
+}
+
+// Spec returns what this host must know to make a container real, from the replicated state alone.
+func (a *Agent) Spec(c *cluster.Container) (runtime.Spec, error) {
+	m := a.member.Load()
+	if m == nil {
+		return runtime.Spec{}, errNoCluster()
+	}
+	return m.spec(c)
+}
+
+func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
+	s := m.store.State()
+	t := s.TemplateByDigest(c.Digest)
+	if t == nil {
+		return runtime.Spec{}, fmt.Errorf("the template %s of container %d is not known: %w", c.Template, c.ID, cluster.ErrNotFound)
+	}
+	spec := runtime.Spec{
+		ID: c.ID, Name: c.Name, Hostname: c.Hostname, Template: c.Digest, Init: t.Init, Systemd: t.Systemd,
+		UIDBase: c.UIDBase, Limits: limitsOf(c), NIC: runtime.NIC{Name: "eth0", MAC: c.MAC}, DNS: m.nameServers(),
+	}
+	if m.deps.Resolver != nil {
+		spec.Search = DNSDomain
+	}
+	for _, a := range c.Addresses {
+		p, err := netip.ParsePrefix(a)
+		if err != nil {
+			return spec, fmt.Errorf("container %d has the address %q: %w", c.ID, a, err)
+		}
+		spec.NIC.Addresses = append(spec.NIC.Addresses, p)
+	}
+	if set := s.Settings(); set != nil && set.Gateway != "" && len(c.Addresses) > 0 {
+		gw, err := netip.ParseAddr(set.Gateway)
+		if err != nil {
+			return spec, fmt.Errorf("the cluster's gateway is %q: %w", set.Gateway, err)
+		}
+		spec.NIC.Gateway = gw
+	}
+	return spec, nil
+}
+
+// maxNameServers is how many a resolver looks at.
+const maxNameServers = 3
+
+// nameServers returns this host's and other hosts' resolvers, so that names resolve also after a move and while this
+// host is down; without a resolver those of the configuration.
+func (m *member) nameServers() []string {
+	if m.deps.Resolver == nil {
+		return m.cfg.Network.DNS
+	}
+	var out []string
+	if p, err := netip.ParsePrefix(m.cfg.Network.Address); err == nil {
+		out = append(out, p.Addr().String())
+	} else if host, _, err := net.SplitHostPort(m.cfg.Advertise); err == nil {
+		out = append(out, host)
+	}
+	for _, h := range m.store.State().Hosts() {
+		host, _, err := net.SplitHostPort(h.Address)
+		if err == nil && h.Name != m.name && len(out) < maxNameServers {
+			out = append(out, host)
+		}
+	}
+	return out
+}

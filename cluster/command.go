@@ -1,0 +1,288 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Command is one change of the replicated State. The set is closed: every command is in this file.
+type Command interface {
+	// Kind is the command's number in the log.
+	Kind() Kind
+	// apply changes s, which nobody else sees yet; after an error s is thrown away.
+	apply(s *State) (result any, err error)
+}
+
+// Kind is a command's number in the log. Numbers are only ever appended, never reused.
+type Kind uint16
+
+// Ignorable marks a kind that an older version may skip without its State going wrong.
+const Ignorable Kind = 1 << 15
+
+// The kinds of command.
+const (
+	kindInitCluster     Kind = 1
+	kindAddHost         Kind = 2
+	kindUpdateHost      Kind = 3
+	kindSetHostState    Kind = 4
+	kindSetVoter        Kind = 5
+	kindRemoveHost      Kind = 6
+	kindAddToken        Kind = 7
+	kindRevokeToken     Kind = 8
+	kindPutTemplate     Kind = 9
+	kindTemplateOn      Kind = 10
+	kindDropTemplate    Kind = 11
+	kindCreateContainer Kind = 12
+	kindSetDesired      Kind = 13
+	kindSetContainer    Kind = 14
+	kindReportContainer Kind = 15
+	kindRemoveContainer Kind = 16
+	kindBeginMigration  Kind = 17
+	kindCommitMigration Kind = 18
+	kindAbortMigration  Kind = 19
+	kindFinishMigration Kind = 20
+	kindBeginPlan       Kind = 21
+	kindStepPlan        Kind = 22
+	kindEndPlan         Kind = 23
+)
+
+// InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
+// nothing; another ID is ErrConflict.
+type InitCluster struct {
+	Settings Settings
+	Host     Host
+}
+
+// AddHost admits a host and uses up its token. Result: *Host. The same host may repeat it with the same token and
+// certificate serial; a name or address that is taken is ErrConflict, a bad token ErrToken.
+type AddHost struct {
+	Host    Host
+	TokenID string
+	At      time.Time
+}
+
+// UpdateHost changes what a host says about itself. Result: *Host. Empty fields stay as they are; Labels that are not
+// nil replace the old ones. Less capacity than is reserved is accepted: it is a fact, and nothing new will fit.
+type UpdateHost struct {
+	Name     string
+	Address  string
+	Gossip   string
+	Version  string
+	Capacity Resources
+	Labels   map[string]string
+}
+
+// SetHostState cordons or activates a host. Result: *Host.
+type SetHostState struct {
+	Name  string
+	State HostState
+}
+
+// SetVoter records whether a host votes in raft. Result: *Host.
+type SetVoter struct {
+	Name  string
+	Voter bool
+}
+
+// RemoveHost forgets a host; ErrConflict while it owns containers or is part of a migration.
+type RemoveHost struct{ Name string }
+
+// AddToken keeps a join token and drops those that expired more than a day before it. Result: *Token.
+type AddToken struct{ Token Token }
+
+// RevokeToken forgets a token.
+type RevokeToken struct{ ID string }
+
+// PutTemplate makes a template known; its Hosts say who has it. Result: *Template. A new digest under an old name
+// replaces it; the old record stays reachable by digest while a container uses it.
+type PutTemplate struct{ Template Template }
+
+// TemplateOn records that one more host has a template. Result: *Template. Idempotent.
+type TemplateOn struct {
+	Digest string
+	Host   string
+}
+
+// DropTemplate forgets a template by name; ErrConflict while containers use it.
+type DropTemplate struct{ Name string }
+
+// CreateContainer makes a container owned by Container.Host. Result: *Container. ID 0 takes the next free CTID, an
+// empty Name becomes ct<ID>. IP is "auto" (or empty), "none", or an address of the pool with or without its length.
+// The state fills in addresses, MAC, uid range, generation and epoch.
+type CreateContainer struct {
+	Container Container
+	IP        string
+}
+
+// SetDesired says what the user wants of a container. Result: *Container. Restart (only with WantRunning) or a change
+// increases the epoch. ErrConflict when it is being destroyed, ErrLocked while it migrates, unless nothing changes.
+type SetDesired struct {
+	ID      int
+	Desired Desired
+	Restart bool
+}
+
+// SetContainer changes what is not nil, all or nothing. Result: *Container. Labels are merged, an empty value removes
+// one. Growth that does not fit on the owner is ErrNoFit.
+type SetContainer struct {
+	ID       int
+	Limits   *Limits
+	Name     *string
+	Hostname *string
+	Labels   map[string]string
+}
+
+// ReportContainer is the owner's observation. Result: *Container. ErrStale when Host and Generation are not the owner's.
+type ReportContainer struct {
+	ID         int
+	Host       string
+	Generation uint64
+	State      ContainerState
+	Detail     string
+	Restarted  bool // it had to be started from disk after a fault
+}
+
+// RemoveContainer says that the owner has deleted a container that was to be destroyed.
+type RemoveContainer struct {
+	ID         int
+	Host       string
+	Generation uint64
+}
+
+// BeginMigration locks a container and reserves its room on the target. Result: *Operation. From and Generation must
+// be the owner's (ErrStale).
+type BeginMigration struct{ Operation Operation }
+
+// CommitMigration hands the container over: To owns it with the next generation. Result: *Container. Idempotent;
+// ErrStale after an abort.
+type CommitMigration struct{ Operation string }
+
+// AbortMigration gives up a migration that is not committed. Result: *Operation. Idempotent; ErrStale after a commit.
+type AbortMigration struct {
+	Operation string
+	Reason    string
+	At        time.Time
+}
+
+// FinishMigration ends a committed migration and unlocks the container. Result: *Operation. Idempotent.
+type FinishMigration struct {
+	Operation string
+	Result    MoveResult
+	At        time.Time
+}
+
+// BeginPlan records a drain or a consolidation. Result: *Operation. ErrConflict while the host has another drain, or
+// the cluster another consolidation.
+type BeginPlan struct{ Operation Operation }
+
+// StepPlan records what became of one step of a plan. Result: *Operation. An empty Migration keeps the one recorded.
+type StepPlan struct {
+	Operation string
+	Step      int // index into Steps
+	Migration string
+	Status    string
+}
+
+// EndPlan ends a plan with a final status. Result: *Operation. Repeating the same end changes nothing.
+type EndPlan struct {
+	Operation string
+	Status    OperationStatus
+	Error     string
+	At        time.Time
+}
+
+// ignored stands for a command that this version does not know and may skip.
+type ignored struct{ kind Kind }
+
+func (c ignored) Kind() Kind              { return c.kind }
+func (ignored) apply(*State) (any, error) { return nil, nil }
+func (InitCluster) Kind() Kind            { return kindInitCluster }
+func (AddHost) Kind() Kind                { return kindAddHost }
+func (UpdateHost) Kind() Kind             { return kindUpdateHost }
+func (SetHostState) Kind() Kind           { return kindSetHostState }
+func (SetVoter) Kind() Kind               { return kindSetVoter }
+func (RemoveHost) Kind() Kind             { return kindRemoveHost }
+func (AddToken) Kind() Kind               { return kindAddToken }
+func (RevokeToken) Kind() Kind            { return kindRevokeToken }
+func (PutTemplate) Kind() Kind            { return kindPutTemplate }
+func (TemplateOn) Kind() Kind             { return kindTemplateOn }
+func (DropTemplate) Kind() Kind           { return kindDropTemplate }
+func (CreateContainer) Kind() Kind        { return kindCreateContainer }
+func (SetDesired) Kind() Kind             { return kindSetDesired }
+func (SetContainer) Kind() Kind           { return kindSetContainer }
+func (ReportContainer) Kind() Kind        { return kindReportContainer }
+func (RemoveContainer) Kind() Kind        { return kindRemoveContainer }
+func (BeginMigration) Kind() Kind         { return kindBeginMigration }
+func (CommitMigration) Kind() Kind        { return kindCommitMigration }
+func (AbortMigration) Kind() Kind         { return kindAbortMigration }
+func (FinishMigration) Kind() Kind        { return kindFinishMigration }
+func (BeginPlan) Kind() Kind              { return kindBeginPlan }
+func (StepPlan) Kind() Kind               { return kindStepPlan }
+func (EndPlan) Kind() Kind                { return kindEndPlan }
+
+// Encode writes a command as a log entry: its kind in two bytes, then JSON.
+func Encode(c Command) ([]byte, error) {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode command %d: %w", c.Kind(), err)
+	}
+	return append(binary.BigEndian.AppendUint16(nil, uint16(c.Kind())), body...), nil
+}
+
+// Decode reads a log entry. A kind that is not known is ErrNewer, unless it may be ignored: then the command changes
+// nothing. After ErrNewer the replica must stop: its State would differ from the others'.
+func Decode(entry []byte) (Command, error) {
+	if len(entry) < 2 {
+		return nil, Refuse(ErrInvalid, "a log entry of %d bytes is no command", len(entry))
+	}
+	kind, body := Kind(binary.BigEndian.Uint16(entry)), entry[2:]
+	decode := decoder(kind)
+	switch {
+	case decode != nil:
+		c, err := decode(body)
+		if err != nil {
+			return nil, fmt.Errorf("decode command %d: %w", kind, err)
+		}
+		return c, nil
+	case kind&Ignorable != 0:
+		return ignored{kind}, nil
+	}
+	return nil, Refuse(ErrNewer, "command %d is not known to this version; upgrade this host's agent", kind)
+}
+
+func decodeAs[C Command](body []byte) (Command, error) {
+	var c C
+	err := json.Unmarshal(body, &c)
+	return c, err
+}
+
+// decoder returns what reads the JSON of a kind, nil for a kind that is not known.
+func decoder(k Kind) func([]byte) (Command, error) {
+	return map[Kind]func([]byte) (Command, error){
+		kindInitCluster:     decodeAs[InitCluster],
+		kindAddHost:         decodeAs[AddHost],
+		kindUpdateHost:      decodeAs[UpdateHost],
+		kindSetHostState:    decodeAs[SetHostState],
+		kindSetVoter:        decodeAs[SetVoter],
+		kindRemoveHost:      decodeAs[RemoveHost],
+		kindAddToken:        decodeAs[AddToken],
+		kindRevokeToken:     decodeAs[RevokeToken],
+		kindPutTemplate:     decodeAs[PutTemplate],
+		kindTemplateOn:      decodeAs[TemplateOn],
+		kindDropTemplate:    decodeAs[DropTemplate],
+		kindCreateContainer: decodeAs[CreateContainer],
+		kindSetDesired:      decodeAs[SetDesired],
+		kindSetContainer:    decodeAs[SetContainer],
+		kindReportContainer: decodeAs[ReportContainer],
+		kindRemoveContainer: decodeAs[RemoveContainer],
+		kindBeginMigration:  decodeAs[BeginMigration],
+		kindCommitMigration: decodeAs[CommitMigration],
+		kindAbortMigration:  decodeAs[AbortMigration],
+		kindFinishMigration: decodeAs[FinishMigration],
+		kindBeginPlan:       decodeAs[BeginPlan],
+		kindStepPlan:        decodeAs[StepPlan],
+		kindEndPlan:         decodeAs[EndPlan],
+	}[k]
+}

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"reflect"
+	"testing"
+)
+
+// everyCommand holds one of each, with something in it.
+func everyCommand() []Command {
+	limits, name := Limits{RAM: gib}, "web"
+	op := Operation{ID: "m", Kind: OpMigrate, Container: 101, From: "h1", To: "h2", Started: at(1)}
+	return []Command{
+		InitCluster{Settings: testSettings(), Host: testHost(1)},
+		AddHost{Host: testHost(2), TokenID: "t", At: at(1)},
+		UpdateHost{Name: "h1", Capacity: Resources{1, 2, 3}, Labels: map[string]string{"a": "b"}},
+		SetHostState{"h1", HostCordoned},
+		SetVoter{"h1", true},
+		RemoveHost{"h1"},
+		AddToken{token("t")},
+		RevokeToken{"t"},
+		PutTemplate{Template{Name: "deb", Digest: digest("a"), Init: []string{"/init"}, Hosts: []string{"h1"}}},
+		TemplateOn{digest("a"), "h1"},
+		DropTemplate{"deb"},
+		create(101, "h1"),
+		SetDesired{101, WantRunning, true},
+		SetContainer{ID: 101, Limits: &limits, Name: &name},
+		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true},
+		RemoveContainer{101, "h1", 1},
+		BeginMigration{op},
+		CommitMigration{"m"},
+		AbortMigration{"m", "why", at(2)},
+		FinishMigration{"m", MoveResult{BlackoutMS: 1.5, Phases: []Phase{{"dump", 2}}}, at(2)},
+		BeginPlan{op},
+		StepPlan{"d", 1, "m", "done"},
+		EndPlan{"d", OpDone, "", at(2)},
+	}
+}
+
+func TestEncodeDecode(t *testing.T) {
+	seen := map[Kind]bool{}
+	for i, c := range everyCommand() {
+		if want := Kind(i + 1); c.Kind() != want || seen[c.Kind()] {
+			t.Errorf("%T has number %d, want %d: numbers in the log must never change", c, c.Kind(), want)
+		}
+		seen[c.Kind()] = true
+		b, err := Encode(c)
+		if err != nil {
+			t.Fatalf("%T: %v", c, err)
+		}
+		got, err := Decode(b)
+		if err != nil {
+			t.Fatalf("%T: %v", c, err)
+		}
+		if !reflect.DeepEqual(got, c) {
+			t.Errorf("%T came back as\n%+v, was\n%+v", c, got, c)
+		}
+	}
+	for k := Kind(1); k < 100; k++ {
+		if (decoder(k) != nil) != seen[k] {
+			t.Errorf("kind %d is in only one of decoder and this test", k)
+		}
+	}
+}
+
+func TestDecodeBadInput(t *testing.T) {
+	entry := func(k Kind, body string) []byte {
+		return append(binary.BigEndian.AppendUint16(nil, uint16(k)), body...)
+	}
+	for name, tc := range map[string]struct {
+		entry []byte
+		kind  error
+	}{
+		"empty":    {nil, ErrInvalid},
+		"one byte": {[]byte{1}, ErrInvalid},
+		"newer":    {entry(999, "{}"), ErrNewer},
+		"no JSON":  {entry(kindSetVoter, "what"), nil},
+		"no body":  {entry(kindSetVoter, ""), nil},
+	} {
+		c, err := Decode(tc.entry)
+		if err == nil || c != nil || (tc.kind != nil && !errors.Is(err, tc.kind)) {
+			t.Errorf("%s: decoded to %v, %v", name, c, err)
+		}
+	}
+	c, err := Decode(entry(999|Ignorable, "whatever"))
+	if err != nil || c.Kind() != 999|Ignorable {
+		t.Fatalf("an ignorable command: %v, %v", c, err)
+	}
+	unchanged(t, must(t, NewState(), threeHosts()...), c)
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, c := range everyCommand() {
+		b, err := Encode(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	s := must(f, must(f, NewState(), threeHosts()...), create(101, "h1"), begin("m", 101, "h1", "h2", 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Decode(b)
+		if err != nil {
+			return
+		}
+		before := dump(t, s)
+		next, _, err := s.Apply(c)
+		if after := dump(t, s); before != after {
+			t.Errorf("%T changed the old state", c)
+		}
+		if err != nil && next != s {
+			t.Errorf("%T failed (%v) and returned another state", c, err)
+		}
+		checkInvariants(t, next)
+	})
+}

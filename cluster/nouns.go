@@ -1,0 +1,230 @@
+// Package cluster holds the nouns of the cluster (hosts, containers, templates, operations), the commands that
+// change them, and the pure replicated State that those commands are applied to.
+//
+// It owns what is true for the whole cluster and nothing of one host's kernel. It has no clock, goroutine, file or
+// socket: time and ids travel inside commands. The one rule for callers: what State hands out is shared and must not
+// be changed.
+package cluster
+
+import (
+	"slices"
+	"time"
+)
+
+// HostState says whether a host takes new containers. Whether it is alive is an observation, not part of it.
+type HostState string
+
+// The states of a host.
+const (
+	HostActive   HostState = "active"   // takes containers
+	HostCordoned HostState = "cordoned" // keeps what it has, takes nothing new
+)
+
+// Host is a member of the cluster. Its name is its identity in raft, in gossip and in its certificate.
+type Host struct {
+	Name     string            `json:"name"`
+	Address  string            `json:"address"` // host:port of API, raft and migration
+	Gossip   string            `json:"gossip"`  // host:port of gossip
+	State    HostState         `json:"state"`
+	Voter    bool              `json:"voter"`
+	Capacity Resources         `json:"capacity"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Serial   string            `json:"serial"` // of the certificate that the cluster issued to it
+	Joined   time.Time         `json:"joined"`
+	Version  string            `json:"version,omitempty"`
+}
+
+// ContainerState is the last state that the owner reported.
+type ContainerState string
+
+// The states of a container.
+const (
+	Pending    ContainerState = "pending"
+	Stopped    ContainerState = "stopped"
+	Starting   ContainerState = "starting"
+	Running    ContainerState = "running"
+	Migrating  ContainerState = "migrating"
+	Stopping   ContainerState = "stopping"
+	Failed     ContainerState = "failed"
+	Destroying ContainerState = "destroying"
+	Unknown    ContainerState = "unknown" // its host is lost; never stored, only shown
+)
+
+// Desired is what the user wants of a container.
+type Desired string
+
+// What can be wanted.
+const (
+	WantRunning   Desired = "running"
+	WantStopped   Desired = "stopped"
+	WantDestroyed Desired = "destroyed"
+)
+
+// Limits bound what a container may use. Zero means no limit, except CPUUnits (1024 by default) and RAM (must be set).
+type Limits struct {
+	RAM      int64 `json:"ram"`       // bytes
+	Swap     int64 `json:"swap"`      // bytes beyond RAM
+	MilliCPU int64 `json:"milli_cpu"` // thousandths of a core
+	CPUUnits int64 `json:"cpu_units"` // weight against the others, 1024 is normal
+	Disk     int64 `json:"disk"`      // bytes of the private layer that are reserved on the host
+}
+
+// Resources is what these limits reserve on a host.
+func (l Limits) Resources() Resources { return Resources{l.MilliCPU, l.RAM, l.Disk} }
+
+// Container is one system container: what the user asked for, who owns it, and what the owner reported last.
+type Container struct {
+	ID         int               `json:"id"` // CTID, from 101 up
+	Name       string            `json:"name"`
+	Host       string            `json:"host"`       // the owner
+	Generation uint64            `json:"generation"` // grows by one at every hand-over
+	Desired    Desired           `json:"desired"`
+	Epoch      uint64            `json:"epoch"` // grows at every start, stop and restart that a user asks for
+	State      ContainerState    `json:"state"`
+	Detail     string            `json:"detail,omitempty"` // why it is failed, or was restarted
+	Template   string            `json:"template"`
+	Digest     string            `json:"digest"` // of the template
+	Limits     Limits            `json:"limits"`
+	Hostname   string            `json:"hostname"`
+	Addresses  []string          `json:"addresses"` // CIDR notation
+	MAC        string            `json:"mac"`
+	UIDBase    uint32            `json:"uid_base"` // first host uid and gid of its user namespace, 65536 follow
+	Labels     map[string]string `json:"labels,omitempty"`
+	Operation  string            `json:"operation,omitempty"` // of the migration that has it locked
+	Created    time.Time         `json:"created"`
+	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
+	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
+}
+
+// Template is a root file system that containers start from, known by the digest of its archive.
+type Template struct {
+	Name     string    `json:"name"`
+	Digest   string    `json:"digest"` // sha256:hex of the uncompressed archive
+	Size     int64     `json:"size"`   // bytes of the uncompressed archive
+	Init     []string  `json:"init"`   // what runs as PID 1
+	Systemd  bool      `json:"systemd"`
+	Prepared []string  `json:"prepared,omitempty"` // what was changed to make it migratable, one sentence each
+	Hosts    []string  `json:"hosts"`              // that have a copy
+	Created  time.Time `json:"created"`
+}
+
+// OperationKind names what a multi-step operation does.
+type OperationKind string
+
+// The kinds of operation.
+const (
+	OpMigrate     OperationKind = "migrate"
+	OpDrain       OperationKind = "drain"
+	OpConsolidate OperationKind = "consolidate"
+)
+
+// OperationStatus says how far an operation is.
+type OperationStatus string
+
+// The statuses of an operation. The last three are final.
+const (
+	OpRunning   OperationStatus = "running"
+	OpCommitted OperationStatus = "committed" // a migration whose hand-over is decided, not yet finished
+	OpDone      OperationStatus = "done"
+	OpFailed    OperationStatus = "failed"
+	OpAborted   OperationStatus = "aborted"
+)
+
+// Operation is the record of something with several steps, kept so that a restarted agent or a new leader can finish
+// or undo it.
+type Operation struct {
+	ID         string          `json:"id"`
+	Kind       OperationKind   `json:"kind"`
+	Status     OperationStatus `json:"status"`
+	Container  int             `json:"container,omitempty"`  // migrate
+	Generation uint64          `json:"generation,omitempty"` // migrate: the generation that is handed over
+	From       string          `json:"from,omitempty"`
+	To         string          `json:"to,omitempty"`
+	Mode       string          `json:"mode,omitempty"` // migrate: live or offline
+	Parent     string          `json:"parent,omitempty"`
+	Host       string          `json:"host,omitempty"`  // drain
+	Steps      []Move          `json:"steps,omitempty"` // drain, consolidate: the plan
+	Error      string          `json:"error,omitempty"`
+	Started    time.Time       `json:"started"`
+	Ended      time.Time       `json:"ended,omitzero"`
+	Result     *MoveResult     `json:"result,omitempty"`
+}
+
+// Final reports whether the operation has ended.
+func (o *Operation) Final() bool {
+	return o.Status == OpDone || o.Status == OpFailed || o.Status == OpAborted
+}
+
+// Move is one step of a plan.
+type Move struct {
+	Container int    `json:"container"`
+	Name      string `json:"name"`
+	From      string `json:"from"`
+	To        string `json:"to"`
+	Why       string `json:"why"`
+	Operation string `json:"operation,omitempty"` // the migration that carries it out
+	Status    string `json:"status,omitempty"`
+}
+
+// MoveResult is what a migration measured.
+type MoveResult struct {
+	From       string  `json:"from"`
+	To         string  `json:"to"`
+	Mode       string  `json:"mode"`
+	BlackoutMS float64 `json:"blackout_ms"`
+	TotalMS    float64 `json:"total_ms"`
+	Bytes      int64   `json:"bytes"`
+	Phases     []Phase `json:"phases"`
+	Restarted  bool    `json:"restarted,omitempty"` // a fault cost the memory: started again from disk
+}
+
+// Phase is one timed part of a migration.
+type Phase struct {
+	Name string  `json:"name"`
+	MS   float64 `json:"ms"`
+}
+
+// Token lets one host join once.
+type Token struct {
+	ID      string    `json:"id"`
+	Hash    string    `json:"hash"` // sha256 of the secret, hex
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	UsedBy  string    `json:"used_by,omitempty"`
+}
+
+// Settings are the cluster-wide facts laid down by init.
+type Settings struct {
+	ID        string `json:"id"`
+	CACert    []byte `json:"ca_cert"` // PEM
+	CAKey     []byte `json:"ca_key"`  // PEM
+	GossipKey []byte `json:"gossip_key"`
+	Pool      string `json:"pool"`       // CIDR of container addresses
+	PoolFirst string `json:"pool_first"` // first address that may be given out automatically
+	PoolLast  string `json:"pool_last"`
+	Gateway   string `json:"gateway"` // default route of containers, empty: none
+}
+
+// VotersFor is how many raft voters a cluster of n hosts has: 1, 3 from three hosts, 5 from seven.
+func VotersFor(n int) int {
+	switch {
+	case n >= 7:
+		return 5
+	case n >= 3:
+		return 3
+	}
+	return min(n, 1)
+}
+
+// SortHosts orders hosts by name.
+func SortHosts(hs []*Host) {
+	slices.SortFunc(hs, func(a, b *Host) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		if a.Name > b.Name {
+			return 1
+		}
+		return 0
+	})
+}

@@ -1,0 +1,246 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// checkInvariants checks what must be true of every state that commands can lead to.
+func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
+	addresses, macs, names := map[string]int{}, map[string]int{}, map[string]int{}
+	uids := map[uint32]int{}
+	taken := func(what string, by, other int) {
+		if other != 0 {
+			t.Errorf("containers %d and %d share %s", by, other, what)
+		}
+	}
+	reserved := map[string]Resources{}
+	for id, c := range s.containers {
+		if c.ID != id || id < FirstCTID || id > s.highID {
+			t.Errorf("container %d is kept as %d, the highest CTID is %d", c.ID, id, s.highID)
+		}
+		for _, a := range c.Addresses {
+			taken("the address "+a, id, addresses[a])
+			addresses[a] = id
+		}
+		taken("the MAC "+c.MAC, id, macs[c.MAC])
+		taken("the name "+c.Name, id, names[c.Name])
+		taken("a uid range", id, uids[c.UIDBase])
+		macs[c.MAC], names[c.Name], uids[c.UIDBase] = id, id, id
+		if c.UIDBase < 1<<20 || c.UIDBase%65536 != 0 {
+			t.Errorf("container %d has uid base %d", id, c.UIDBase)
+		}
+		if s.hosts[c.Host] == nil {
+			t.Errorf("container %d is owned by %q, which does not exist", id, c.Host)
+		}
+		if c.Generation == 0 || c.Epoch == 0 {
+			t.Errorf("container %d has generation %d and epoch %d", id, c.Generation, c.Epoch)
+		}
+		if s.TemplateByDigest(c.Digest) == nil {
+			t.Errorf("the template of container %d is gone", id)
+		}
+		reserved[c.Host] = reserved[c.Host].Add(c.Limits.Resources())
+		checkLock(t, s, c, reserved)
+	}
+	for _, o := range s.operations {
+		if c := s.containers[o.Container]; o.Kind == OpMigrate && !o.Final() && (c == nil || c.Operation != o.ID) {
+			t.Errorf("migration %s is %s but does not hold container %d", o.ID, o.Status, o.Container)
+		}
+	}
+	for name := range s.hosts {
+		if s.Reserved(name) != reserved[name] {
+			t.Errorf("host %s has %+v reserved, counted %+v", name, s.Reserved(name), reserved[name])
+		}
+	}
+}
+
+// checkLock checks a container against its migration, and counts what that reserves on the target.
+func checkLock(t interface{ Errorf(string, ...any) }, s *State, c *Container, reserved map[string]Resources) {
+	if c.Operation == "" {
+		return
+	}
+	o := s.operations[c.Operation]
+	switch {
+	case o == nil || o.Final() || o.Container != c.ID:
+		t.Errorf("container %d is locked by %+v", c.ID, o)
+	case o.Status == OpRunning:
+		if c.Host != o.From || c.Generation != o.Generation || s.hosts[o.To] == nil {
+			t.Errorf("container %d (%s, %d) does not match its migration %+v", c.ID, c.Host, c.Generation, o)
+		}
+		reserved[o.To] = reserved[o.To].Add(c.Limits.Resources())
+	case c.Host != o.To || c.Generation != o.Generation+1:
+		t.Errorf("container %d (%s, %d) does not match its committed migration %+v", c.ID, c.Host, c.Generation, o)
+	}
+}
+
+// drawCommand draws a command that is often, not always, acceptable.
+func drawCommand(t *rapid.T, s *State, step int) Command {
+	id := rapid.IntRange(101, 104).Draw(t, "id")
+	host := rapid.SampledFrom([]string{"h1", "h2", "h3", "h4"}).Draw(t, "host")
+	op := fmt.Sprintf("m%d", rapid.IntRange(0, 40).Draw(t, "op"))
+	owner, generation := host, uint64(1)
+	if c := s.Container(id); c != nil && rapid.IntRange(0, 9).Draw(t, "forge") < 9 {
+		owner, generation = c.Host, c.Generation
+		if c.Operation != "" {
+			op = c.Operation
+			if rapid.Bool().Draw(t, "go on") {
+				return rapid.SampledFrom([]Command{
+					CommitMigration{op},
+					FinishMigration{Operation: op, Result: MoveResult{Restarted: step%2 == 0}, At: at(step)},
+					AbortMigration{Operation: op, At: at(step)},
+				}).Draw(t, "next")
+			}
+		}
+	}
+	limits := Limits{
+		RAM:      rapid.Int64Range(0, 24).Draw(t, "ram") * 100 * mib,
+		MilliCPU: rapid.Int64Range(0, 20).Draw(t, "cpu") * 100, CPUUnits: 1024,
+		Disk: rapid.Int64Range(0, 40).Draw(t, "disk") * gib,
+	}
+	name := rapid.SampledFrom([]string{"", "web", "db", "ct103"}).Draw(t, "name")
+	c := create(rapid.SampledFrom([]int{0, 0, id}).Draw(t, "ctid"), host)
+	c.Container.Limits, c.Container.Name = limits, name
+	c.IP = rapid.SampledFrom([]string{"", "none", "10.77.0.12", "10.77.0.1"}).Draw(t, "ip")
+	desired := rapid.SampledFrom([]Desired{WantRunning, WantStopped, WantDestroyed}).Draw(t, "desired")
+	tok, plan := fmt.Sprintf("x%d", step%5), fmt.Sprintf("d%d", step/20)
+	return rapid.SampledFrom([]Command{
+		c, c, c,
+		SetDesired{ID: id, Desired: desired, Restart: step%3 == 0},
+		SetContainer{ID: id, Limits: &limits, Labels: map[string]string{name: "x"}},
+		SetContainer{ID: id, Name: &name},
+		ReportContainer{ID: id, Host: owner, Generation: generation, State: Running, Restarted: step%4 == 0},
+		RemoveContainer{id, owner, generation},
+		begin(op, id, owner, host, generation), begin(op, id, owner, host, generation),
+		CommitMigration{op},
+		CommitMigration{op},
+		AbortMigration{Operation: op, At: at(step)},
+		FinishMigration{Operation: op, Result: MoveResult{Restarted: step%2 == 0}, At: at(step)},
+		SetHostState{host, rapid.SampledFrom([]HostState{HostActive, HostActive, HostCordoned}).Draw(t, "state")},
+		RemoveHost{host},
+		AddToken{Token{ID: tok, Hash: "h", Created: at(step), Expires: at(step + 13)}},
+		AddHost{Host: testHost(1 + step%4), TokenID: tok, At: at(step)},
+		PutTemplate{Template{Name: "deb", Digest: digest(string("ab"[step%2])), Hosts: []string{host}}},
+		TemplateOn{digest("a"), host},
+		DropTemplate{"deb"},
+		BeginPlan{Operation{ID: plan, Kind: OpDrain, Host: host, Steps: make([]Move, 2)}},
+		StepPlan{plan, step % 3, op, "done"},
+		EndPlan{plan, OpDone, "", at(step)},
+	}).Draw(t, "command")
+}
+
+// Whatever commands arrive in whatever order, the invariants hold, refused ones change nothing, older states never
+// change, nothing is overcommitted, and a replica that reads commands or a snapshot from the wire is the same.
+func TestAnySequenceOfCommands(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := NewState()
+		for _, c := range threeHosts() {
+			s, _, _ = s.Apply(c)
+		}
+		replica := s
+		for step := range rapid.IntRange(1, 60).Draw(t, "steps") {
+			c := drawCommand(t, s, step)
+			before := snapshotOf(t, s)
+			next, _, err := s.Apply(c)
+			if snapshotOf(t, s) != before {
+				t.Fatalf("%T changed the old state", c)
+			}
+			if err != nil && next != s {
+				t.Fatalf("%T was refused (%v) and yet returned another state", c, err)
+			}
+			checkInvariants(t, next)
+			checkRoomFor(t, s, next)
+			checkOwners(t, c, s, next)
+			replica = sendTo(t, replica, c)
+			s = next
+		}
+		text := snapshotOf(t, s)
+		if snapshotOf(t, replica) != text {
+			t.Fatal("a replica that read the commands from the wire differs")
+		}
+		restored, err := ReadState(strings.NewReader(text))
+		if err != nil || snapshotOf(t, restored) != text {
+			t.Fatalf("the restored snapshot differs (error %v)", err)
+		}
+	})
+}
+
+func snapshotOf(t *rapid.T, s *State) string {
+	var b strings.Builder
+	if err := s.Snapshot(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func sendTo(t *rapid.T, s *State, c Command) *State {
+	b, err := Encode(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Decode(b); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ = s.Apply(c)
+	return s
+}
+
+// checkRoomFor: capacities do not change in this test, so what is reserved may grow up to them and no further.
+func checkRoomFor(t *rapid.T, old, s *State) {
+	for _, h := range s.Hosts() {
+		if r := s.Reserved(h.Name); r != old.Reserved(h.Name) && !h.Capacity.Fits(r) {
+			t.Errorf("host %s has %+v reserved of %+v", h.Name, r, h.Capacity)
+		}
+	}
+}
+
+// checkOwners: only a commit changes an owner, and it raises the generation by one; generations never fall.
+func checkOwners(t *rapid.T, c Command, old, s *State) {
+	for _, now := range s.Containers() {
+		was := old.Container(now.ID)
+		if was == nil {
+			continue
+		}
+		_, commit := c.(CommitMigration)
+		handed := was.Host != now.Host
+		if handed && !commit {
+			t.Errorf("%T moved container %d from %s to %s", c, now.ID, was.Host, now.Host)
+		}
+		if (handed && now.Generation != was.Generation+1) || (!handed && now.Generation != was.Generation) {
+			t.Errorf("%T changed the generation of container %d from %d to %d", c, now.ID, was.Generation, now.Generation)
+		}
+		if now.Epoch < was.Epoch || (was.Desired == WantDestroyed && now.Desired != WantDestroyed) {
+			t.Errorf("%T took back what was wanted of container %d", c, now.ID)
+		}
+	}
+}
+
+// The property test is worth nothing if its commands are all refused.
+func TestDrawnCommandsReachTheInterestingStates(t *testing.T) {
+	reached := map[string]bool{}
+	rapid.Check(t, func(t *rapid.T) {
+		s := NewState()
+		for _, c := range threeHosts() {
+			s, _, _ = s.Apply(c)
+		}
+		for step := range 60 {
+			c := drawCommand(t, s, step)
+			next, _, err := s.Apply(c)
+			if err == nil && next != s {
+				reached[fmt.Sprintf("%T", c)] = true
+			}
+			s = next
+		}
+	})
+	for _, c := range everyCommand() {
+		switch c.(type) {
+		case InitCluster, UpdateHost, SetVoter, RevokeToken: // not drawn
+			continue
+		}
+		if name := fmt.Sprintf("%T", c); !reached[name] {
+			t.Errorf("no %s was ever accepted", name)
+		}
+	}
+}

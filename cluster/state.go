@@ -1,0 +1,202 @@
+package cluster
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+// FirstCTID is the lowest container id.
+const FirstCTID = 101
+
+// State is everything that the cluster has agreed on. It is persistent: Apply leaves it as it is and returns another
+// one that shares what did not change, so a State may be read by any number of goroutines without a lock.
+type State struct {
+	settings   *Settings
+	hosts      map[string]*Host
+	containers map[int]*Container
+	templates  map[string]*Template // by name
+	replaced   map[string]*Template // by digest: their name has moved on, but containers still use them
+	operations map[string]*Operation
+	tokens     map[string]*Token
+	moves      map[int]*MoveResult // the last finished move of each container
+
+	nextID     int    // the counter that hands out CTIDs
+	highID     int    // the highest CTID ever used
+	generation uint64 // the highest generation that a removed container ever had
+
+	changed bool          // while a command is applied: whether it changed anything
+	index   func() *index // computed when first asked for, once per State
+}
+
+// index is what is derived from the maps, for reads that would otherwise walk them all.
+type index struct {
+	hosts      []*Host
+	containers []*Container
+	names      map[string]*Container
+	reserved   map[string]Resources
+}
+
+// NewState returns the empty state, before init.
+func NewState() *State {
+	s := &State{
+		hosts:      map[string]*Host{},
+		containers: map[int]*Container{},
+		templates:  map[string]*Template{},
+		replaced:   map[string]*Template{},
+		operations: map[string]*Operation{},
+		tokens:     map[string]*Token{},
+		moves:      map[int]*MoveResult{},
+		nextID:     FirstCTID,
+	}
+	s.touch()
+	s.changed = false
+	return s
+}
+
+// Apply returns the state after a command and the command's result. It is deterministic and has no side effect. After
+// an error, and when nothing changed, next is s itself. The result is shared like everything a State hands out.
+func (s *State) Apply(c Command) (next *State, result any, err error) {
+	n := *s
+	n.changed = false
+	result, err = c.apply(&n)
+	if err != nil {
+		return s, nil, err
+	}
+	if !n.changed {
+		return s, result, nil
+	}
+	n.changed = false
+	return &n, result, nil
+}
+
+// touch notes a change: what was derived is derived anew.
+func (s *State) touch() {
+	s.changed = true
+	s.index = sync.OnceValue(func() *index { return newIndex(s) })
+}
+
+// put and drop replace a map by a changed copy, so that older States keep theirs.
+func put[K comparable, V any](s *State, m *map[K]V, k K, v V) {
+	*m = maps.Clone(*m)
+	(*m)[k] = v
+	s.touch()
+}
+
+func drop[K comparable, V any](s *State, m *map[K]V, keys ...K) {
+	if len(keys) == 0 {
+		return
+	}
+	*m = maps.Clone(*m)
+	for _, k := range keys {
+		delete(*m, k)
+	}
+	s.touch()
+}
+
+func newIndex(s *State) *index {
+	x := &index{
+		hosts:      slices.Collect(maps.Values(s.hosts)),
+		containers: slices.Collect(maps.Values(s.containers)),
+		names:      make(map[string]*Container, len(s.containers)),
+		reserved:   make(map[string]Resources, len(s.hosts)),
+	}
+	SortHosts(x.hosts)
+	slices.SortFunc(x.containers, func(a, b *Container) int { return cmp.Compare(a.ID, b.ID) })
+	for _, c := range x.containers {
+		x.names[c.Name] = c
+		need := c.Limits.Resources()
+		x.reserved[c.Host] = x.reserved[c.Host].Add(need)
+		if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
+			x.reserved[op.To] = x.reserved[op.To].Add(need)
+		}
+	}
+	return x
+}
+
+// Settings returns the cluster-wide facts, nil before init.
+func (s *State) Settings() *Settings { return s.settings }
+
+// Host returns a host by name, nil when there is none.
+func (s *State) Host(name string) *Host { return s.hosts[name] }
+
+// Hosts returns all hosts by name.
+func (s *State) Hosts() []*Host { return slices.Clone(s.index().hosts) }
+
+// Container returns a container by CTID, nil when there is none.
+func (s *State) Container(id int) *Container { return s.containers[id] }
+
+// Find returns a container by CTID or name, nil when there is none.
+func (s *State) Find(nameOrID string) *Container {
+	if id, err := strconv.Atoi(nameOrID); err == nil {
+		return s.containers[id]
+	}
+	return s.index().names[nameOrID]
+}
+
+// Containers returns all containers by CTID.
+func (s *State) Containers() []*Container { return slices.Clone(s.index().containers) }
+
+// Template returns a template by name, nil when there is none.
+func (s *State) Template(name string) *Template { return s.templates[name] }
+
+// TemplateByDigest returns a template by digest, also one whose name has moved on while containers use it; nil when
+// there is none: then no host needs its copy.
+func (s *State) TemplateByDigest(digest string) *Template {
+	for _, t := range s.Templates() {
+		if t.Digest == digest {
+			return t
+		}
+	}
+	return s.replaced[digest]
+}
+
+// Templates returns the templates that a container can be created from, by name.
+func (s *State) Templates() []*Template {
+	return slices.SortedFunc(maps.Values(s.templates), func(a, b *Template) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// Operation returns an operation by id, nil when there is none (or it ended long ago).
+func (s *State) Operation(id string) *Operation { return s.operations[id] }
+
+// Operations returns all operations by start.
+func (s *State) Operations() []*Operation {
+	return slices.SortedFunc(maps.Values(s.operations), func(a, b *Operation) int {
+		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// ActiveMigration returns the migration that has the container locked (running or committed), nil when there is none.
+func (s *State) ActiveMigration(ct int) *Operation {
+	if c := s.containers[ct]; c != nil {
+		return s.operations[c.Operation]
+	}
+	return nil
+}
+
+// LastMove returns what the container's last finished migration measured, nil when it never moved.
+func (s *State) LastMove(ct int) *MoveResult { return s.moves[ct] }
+
+// Token returns a join token by id, nil when there is none.
+func (s *State) Token(id string) *Token { return s.tokens[id] }
+
+// Tokens returns the join tokens by creation.
+func (s *State) Tokens() []*Token {
+	return slices.SortedFunc(maps.Values(s.tokens), func(a, b *Token) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// Reserved is what a host's containers may use, stopped ones and migrations on their way to it included.
+func (s *State) Reserved(host string) Resources { return s.index().reserved[host] }
+
+// Free is a host's capacity without what is reserved; parts may be negative when the capacity shrank.
+func (s *State) Free(host string) Resources {
+	h := s.hosts[host]
+	if h == nil {
+		return Resources{}
+	}
+	return h.Capacity.Sub(s.Reserved(host))
+}

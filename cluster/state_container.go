@@ -1,0 +1,295 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+func (c CreateContainer) apply(s *State) (any, error) {
+	ct := c.Container
+	if ct.Limits.CPUUnits == 0 {
+		ct.Limits.CPUUnits = 1024
+	}
+	if err := ct.Limits.Check(); err != nil {
+		return nil, err
+	}
+	if err := s.chooseID(&ct); err != nil {
+		return nil, err
+	}
+	if err := s.nameContainer(&ct); err != nil {
+		return nil, err
+	}
+	if err := s.resolveTemplate(&ct); err != nil {
+		return nil, err
+	}
+	switch ct.Desired {
+	case "":
+		ct.Desired = WantStopped
+	case WantRunning, WantStopped:
+	default:
+		return nil, Refuse(ErrInvalid, "a new container can be wanted %s or %s, not %q", WantRunning, WantStopped, ct.Desired)
+	}
+	if err := s.checkRoom(ct.Host, ct.Limits.Resources(), fmt.Sprintf("container %d", ct.ID)); err != nil {
+		return nil, err
+	}
+	if err := s.allocate(&ct, c.IP); err != nil {
+		return nil, err
+	}
+	ct.State, ct.Detail, ct.Operation, ct.Restarted = Pending, "", "", 0
+	ct.Generation, ct.Epoch = 1, 1
+	if ct.ID <= s.highID {
+		// The CTID may have been used before; a forgotten copy must not look newer than the new container.
+		ct.Generation = s.generation + 1
+	}
+	ct.Labels = maps.Clone(ct.Labels)
+	maps.DeleteFunc(ct.Labels, func(_, v string) bool { return v == "" })
+	s.highID = max(s.highID, ct.ID)
+	put(s, &s.containers, ct.ID, &ct)
+	return &ct, nil
+}
+
+// chooseID checks the wanted CTID, or takes the next free one from the counter.
+func (s *State) chooseID(ct *Container) error {
+	if ct.ID != 0 {
+		if ct.ID < FirstCTID || ct.ID > maxCTID {
+			return Refuse(ErrInvalid, "%d is no CTID; choose one from %d to %d, or none to get the next free one", ct.ID, FirstCTID, maxCTID)
+		}
+		if s.containers[ct.ID] != nil {
+			return Refuse(ErrConflict, "there is a container %d already; choose another CTID, or none to get the next free one", ct.ID)
+		}
+		return nil
+	}
+	names := s.index().names
+	for range 2*len(s.containers) + 1 {
+		if s.nextID > maxCTID {
+			s.nextID = FirstCTID
+		}
+		ct.ID = s.nextID
+		s.nextID++
+		if s.containers[ct.ID] == nil && (ct.Name != "" || names[defaultName(ct.ID)] == nil) {
+			return nil
+		}
+	}
+	return Refuse(ErrConflict, "all CTIDs are taken")
+}
+
+func defaultName(id int) string { return fmt.Sprintf("ct%d", id) }
+
+func (s *State) nameContainer(ct *Container) error {
+	if ct.Name == "" {
+		ct.Name = defaultName(ct.ID)
+	}
+	if err := s.checkContainerName(ct.ID, ct.Name); err != nil {
+		return err
+	}
+	if ct.Hostname == "" {
+		ct.Hostname = ct.Name
+	}
+	return checkHostname(ct.Hostname)
+}
+
+// checkContainerName says whether a container may have a name; its own is no conflict.
+func (s *State) checkContainerName(id int, name string) error {
+	if err := CheckName("container", name); err != nil {
+		return err
+	}
+	if o := s.index().names[name]; o != nil && o.ID != id {
+		return Refuse(ErrConflict, "the name %q is taken by container %d; choose another name", name, o.ID)
+	}
+	return nil
+}
+
+// resolveTemplate pins the container to a digest that the cluster knows.
+func (s *State) resolveTemplate(ct *Container) error {
+	t := s.templates[ct.Template]
+	if ct.Digest != "" && (t == nil || t.Digest != ct.Digest) {
+		t = s.TemplateByDigest(ct.Digest)
+	}
+	if t == nil {
+		name := ct.Template
+		if ct.Digest != "" {
+			name = ct.Digest
+		}
+		return Refuse(ErrNotFound, "there is no template %q; 'vzcluster template ls' shows the templates", name)
+	}
+	ct.Template, ct.Digest = t.Name, t.Digest
+	return nil
+}
+
+// checkRoom says whether a host takes something new that needs so much.
+func (s *State) checkRoom(host string, need Resources, what string) error {
+	h, err := s.mustHost(host)
+	if err != nil {
+		return err
+	}
+	if h.State != HostActive {
+		return Refuse(ErrNoFit, "host %q is %s and takes nothing new; 'vzcluster host activate %s' opens it", host, h.State, host)
+	}
+	if free := s.Free(host); !free.Fits(need) {
+		return Refuse(ErrNoFit, "%s does not fit on host %q: %s; choose another host or smaller limits", what, host, free.Lacks(need))
+	}
+	return nil
+}
+
+// unlocked returns a container that no migration has locked.
+func (s *State) unlocked(id int) (*Container, error) {
+	ct, err := s.mustContainer(id)
+	if err != nil {
+		return nil, err
+	}
+	return ct, ct.locked()
+}
+
+func (c *Container) locked() error {
+	if c.Operation == "" {
+		return nil
+	}
+	return Refuse(ErrLocked, "container %d is being migrated (operation %s); try again when that has ended", c.ID, c.Operation)
+}
+
+func (c SetDesired) apply(s *State) (any, error) {
+	old, err := s.mustContainer(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case c.Desired != WantRunning && c.Desired != WantStopped && c.Desired != WantDestroyed:
+		return nil, Refuse(ErrInvalid, "a container can be wanted %s, %s or %s, not %q", WantRunning, WantStopped, WantDestroyed, c.Desired)
+	case c.Restart && c.Desired != WantRunning:
+		return nil, Refuse(ErrInvalid, "a restart leaves a container running, it cannot be wanted %s", c.Desired)
+	case c.Desired == old.Desired && !c.Restart:
+		return old, nil
+	case old.Desired == WantDestroyed:
+		return nil, Refuse(ErrConflict, "container %d is being destroyed; that cannot be taken back", c.ID)
+	}
+	if err := old.locked(); err != nil {
+		return nil, err
+	}
+	ct := *old
+	ct.Desired = c.Desired
+	ct.Epoch++
+	put(s, &s.containers, ct.ID, &ct)
+	return &ct, nil
+}
+
+func (c SetContainer) apply(s *State) (any, error) {
+	old, err := s.unlocked(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	if old.Desired == WantDestroyed {
+		return nil, Refuse(ErrConflict, "container %d is being destroyed; it cannot be changed any more", c.ID)
+	}
+	ct := *old
+	if c.Name != nil {
+		ct.Name = *c.Name
+		if err := s.checkContainerName(ct.ID, ct.Name); err != nil {
+			return nil, err
+		}
+	}
+	if c.Hostname != nil {
+		ct.Hostname = *c.Hostname
+		if err := checkHostname(ct.Hostname); err != nil {
+			return nil, err
+		}
+	}
+	if c.Limits != nil {
+		ct.Limits = *c.Limits
+		if err := s.checkGrowth(old, ct.Limits); err != nil {
+			return nil, err
+		}
+	}
+	ct.Labels = mergeLabels(old.Labels, c.Labels)
+	if ct.Name == old.Name && ct.Hostname == old.Hostname && ct.Limits == old.Limits && maps.Equal(ct.Labels, old.Labels) {
+		return old, nil
+	}
+	put(s, &s.containers, ct.ID, &ct)
+	return &ct, nil
+}
+
+// checkGrowth says whether the owner has room for what the new limits add. Shrinking is always possible, also on a
+// host that has less than it promised.
+func (s *State) checkGrowth(ct *Container, limits Limits) error {
+	if err := limits.Check(); err != nil {
+		return err
+	}
+	more := limits.Resources().Sub(ct.Limits.Resources()).positive()
+	if free := s.Free(ct.Host).positive(); !free.Fits(more) {
+		return Refuse(ErrNoFit, "host %q cannot give container %d that much more: %s; choose smaller limits or move it first",
+			ct.Host, ct.ID, free.Lacks(more))
+	}
+	return nil
+}
+
+func (r Resources) positive() Resources {
+	return Resources{max(r.MilliCPU, 0), max(r.RAM, 0), max(r.Disk, 0)}
+}
+
+// mergeLabels returns old with the changes; an empty value removes a label.
+func mergeLabels(old, change map[string]string) map[string]string {
+	if len(change) == 0 {
+		return old
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, old)
+	maps.Copy(labels, change)
+	maps.DeleteFunc(labels, func(_, v string) bool { return v == "" })
+	return labels
+}
+
+// owned returns a container if host and generation are its owner's.
+func (s *State) owned(id int, host string, generation uint64) (*Container, error) {
+	ct, err := s.mustContainer(id)
+	if err != nil {
+		return nil, err
+	}
+	if ct.Host != host || ct.Generation != generation {
+		return nil, Refuse(ErrStale, "container %d belongs to host %q with generation %d, not to %q with %d",
+			id, ct.Host, ct.Generation, host, generation)
+	}
+	return ct, nil
+}
+
+func (c ReportContainer) apply(s *State) (any, error) {
+	old, err := s.owned(c.ID, c.Host, c.Generation)
+	if err != nil {
+		return nil, err
+	}
+	reportable := []ContainerState{Pending, Stopped, Starting, Running, Migrating, Stopping, Failed, Destroying}
+	if !slices.Contains(reportable, c.State) {
+		return nil, Refuse(ErrInvalid, "%q is no state that an owner can report of a container", c.State)
+	}
+	if old.State == c.State && old.Detail == c.Detail && !c.Restarted {
+		return old, nil
+	}
+	ct := *old
+	ct.State, ct.Detail = c.State, c.Detail
+	if c.Restarted {
+		ct.Restarted++
+	}
+	put(s, &s.containers, ct.ID, &ct)
+	return &ct, nil
+}
+
+func (c RemoveContainer) apply(s *State) (any, error) {
+	ct, err := s.owned(c.ID, c.Host, c.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if ct.Desired != WantDestroyed {
+		return nil, Refuse(ErrConflict, "container %d is wanted %s; only one that is to be destroyed can be removed", c.ID, ct.Desired)
+	}
+	if err := ct.locked(); err != nil {
+		return nil, err
+	}
+	s.generation = max(s.generation, ct.Generation)
+	drop(s, &s.containers, ct.ID)
+	if s.moves[ct.ID] != nil {
+		drop(s, &s.moves, ct.ID)
+	}
+	if s.replaced[ct.Digest] != nil && s.usersOf(ct.Digest) == 0 {
+		drop(s, &s.replaced, ct.Digest)
+	}
+	return nil, nil
+}

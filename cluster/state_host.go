@@ -1,0 +1,220 @@
+package cluster
+
+import (
+	"maps"
+	"slices"
+)
+
+func (c InitCluster) apply(s *State) (any, error) {
+	if s.settings != nil {
+		if s.settings.ID == c.Settings.ID && s.hosts[c.Host.Name] != nil {
+			return s.hosts[c.Host.Name], nil
+		}
+		return nil, Refuse(ErrConflict, "this host already belongs to cluster %s; a new cluster needs a host without state", s.settings.ID)
+	}
+	if c.Settings.ID == "" {
+		return nil, Refuse(ErrInvalid, "a cluster needs an id")
+	}
+	if _, err := c.Settings.pool(); err != nil {
+		return nil, err
+	}
+	settings := c.Settings
+	s.settings = &settings
+	return s.admit(c.Host)
+}
+
+func (c AddHost) apply(s *State) (any, error) {
+	if s.settings == nil {
+		return nil, Refuse(ErrConflict, "there is no cluster yet; run 'vzcluster init' on its first host")
+	}
+	t := s.tokens[c.TokenID]
+	if t == nil {
+		return nil, Refuse(ErrToken, "the cluster does not know this token; make one with 'vzcluster token create'")
+	}
+	if t.UsedBy != "" {
+		h := s.hosts[c.Host.Name]
+		if t.UsedBy == c.Host.Name && h != nil && h.Serial == c.Host.Serial {
+			return h, nil
+		}
+		return nil, Refuse(ErrToken, "the token was used by host %q already; make another with 'vzcluster token create'", t.UsedBy)
+	}
+	if !c.At.Before(t.Expires) {
+		return nil, Refuse(ErrToken, "the token expired at %s; make another with 'vzcluster token create'",
+			t.Expires.UTC().Format("2006-01-02 15:04:05 UTC"))
+	}
+	host := c.Host
+	host.Joined = c.At
+	h, err := s.admit(host)
+	if err != nil {
+		return nil, err
+	}
+	used := *t
+	used.UsedBy = h.Name
+	put(s, &s.tokens, used.ID, &used)
+	return h, nil
+}
+
+// admit adds a checked host.
+func (s *State) admit(h Host) (*Host, error) {
+	if err := CheckName("host", h.Name); err != nil {
+		return nil, err
+	}
+	if s.hosts[h.Name] != nil {
+		return nil, Refuse(ErrConflict, "there is a host %q already; join under another name, or remove that host first", h.Name)
+	}
+	if h.State == "" {
+		h.State = HostActive
+	}
+	if err := checkHost(&h); err != nil {
+		return nil, err
+	}
+	if err := s.checkHostAddress(&h); err != nil {
+		return nil, err
+	}
+	h.Labels = maps.Clone(h.Labels)
+	put(s, &s.hosts, h.Name, &h)
+	return &h, nil
+}
+
+func checkHost(h *Host) error {
+	if h.State != HostActive && h.State != HostCordoned {
+		return Refuse(ErrInvalid, "%q is no state of a host; use %s or %s", h.State, HostActive, HostCordoned)
+	}
+	if c := h.Capacity; c.MilliCPU < 0 || c.RAM < 0 || c.Disk < 0 {
+		return Refuse(ErrInvalid, "the capacity of host %q cannot be negative", h.Name)
+	}
+	return nil
+}
+
+func (c UpdateHost) apply(s *State) (any, error) {
+	old, err := s.mustHost(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	h := *old
+	set(&h.Address, c.Address)
+	set(&h.Gossip, c.Gossip)
+	set(&h.Version, c.Version)
+	set(&h.Capacity, c.Capacity)
+	if c.Labels != nil {
+		h.Labels = maps.Clone(c.Labels)
+	}
+	if err := checkHost(&h); err != nil {
+		return nil, err
+	}
+	if err := s.checkHostAddress(&h); err != nil {
+		return nil, err
+	}
+	same := h.Address == old.Address && h.Gossip == old.Gossip && h.Version == old.Version &&
+		h.Capacity == old.Capacity && maps.Equal(h.Labels, old.Labels)
+	if same {
+		return old, nil
+	}
+	put(s, &s.hosts, h.Name, &h)
+	return &h, nil
+}
+
+// set takes a value over unless it is the zero one.
+func set[T comparable](to *T, v T) {
+	var zero T
+	if v != zero {
+		*to = v
+	}
+}
+
+func (c SetHostState) apply(s *State) (any, error) {
+	old, err := s.mustHost(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	h := *old
+	h.State = c.State
+	if err := checkHost(&h); err != nil {
+		return nil, err
+	}
+	if h.State != old.State {
+		put(s, &s.hosts, h.Name, &h)
+	}
+	return s.hosts[h.Name], nil
+}
+
+func (c SetVoter) apply(s *State) (any, error) {
+	old, err := s.mustHost(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	if old.Voter != c.Voter {
+		h := *old
+		h.Voter = c.Voter
+		put(s, &s.hosts, h.Name, &h)
+	}
+	return s.hosts[c.Name], nil
+}
+
+func (c RemoveHost) apply(s *State) (any, error) {
+	if _, err := s.mustHost(c.Name); err != nil {
+		return nil, err
+	}
+	if len(s.hosts) == 1 {
+		return nil, Refuse(ErrConflict, "host %q is the last one of the cluster", c.Name)
+	}
+	owned := 0
+	for _, ct := range s.containers {
+		if ct.Host == c.Name {
+			owned++
+		}
+		if op := s.operations[ct.Operation]; op != nil && (op.From == c.Name || op.To == c.Name) {
+			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, ct.ID)
+		}
+	}
+	if owned > 0 {
+		return nil, Refuse(ErrConflict, "host %q still has %d containers; move them away with 'vzcluster host drain %s'", c.Name, owned, c.Name)
+	}
+	drop(s, &s.hosts, c.Name)
+	s.forgetCopies(c.Name)
+	return nil, nil
+}
+
+func (c AddToken) apply(s *State) (any, error) {
+	t := c.Token
+	switch {
+	case t.ID == "" || t.Hash == "":
+		return nil, Refuse(ErrInvalid, "a token needs an id and the hash of its secret")
+	case !t.Expires.After(t.Created):
+		return nil, Refuse(ErrInvalid, "a token must live longer than nothing; choose a longer time")
+	case s.tokens[t.ID] != nil:
+		return nil, Refuse(ErrConflict, "there is a token %q already; make another", t.ID)
+	}
+	limit := t.Created.AddDate(0, 0, -1)
+	var old []string
+	for id, o := range s.tokens {
+		if o.Expires.Before(limit) {
+			old = append(old, id)
+		}
+	}
+	drop(s, &s.tokens, old...)
+	put(s, &s.tokens, t.ID, &t)
+	return &t, nil
+}
+
+func (c RevokeToken) apply(s *State) (any, error) {
+	if s.tokens[c.ID] == nil {
+		return nil, Refuse(ErrNotFound, "there is no token %q; 'vzcluster token ls' shows the tokens", c.ID)
+	}
+	drop(s, &s.tokens, c.ID)
+	return nil, nil
+}
+
+// forgetCopies takes a removed host out of the templates' lists of copies.
+func (s *State) forgetCopies(host string) {
+	for _, m := range []*map[string]*Template{&s.templates, &s.replaced} {
+		for key, t := range *m {
+			if !slices.Contains(t.Hosts, host) {
+				continue
+			}
+			n := *t
+			n.Hosts = slices.DeleteFunc(slices.Clone(t.Hosts), func(h string) bool { return h == host })
+			put(s, m, key, &n)
+		}
+	}
+}

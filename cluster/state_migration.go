@@ -1,0 +1,164 @@
+package cluster
+
+import "fmt"
+
+// keptOperations is how many ended operations are remembered.
+const keptOperations = 200
+
+// Modes of a migration.
+const (
+	ModeLive    = "live"
+	ModeOffline = "offline"
+)
+
+func (c BeginMigration) apply(s *State) (any, error) {
+	op := c.Operation
+	if err := s.checkNewOperation(&op, OpMigrate); err != nil {
+		return nil, err
+	}
+	if op.Mode == "" {
+		op.Mode = ModeLive
+	}
+	if op.Mode != ModeLive && op.Mode != ModeOffline {
+		return nil, Refuse(ErrInvalid, "%q is no mode of migration; use %s or %s", op.Mode, ModeLive, ModeOffline)
+	}
+	old, err := s.owned(op.Container, op.From, op.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if old.Desired == WantDestroyed {
+		return nil, Refuse(ErrConflict, "container %d is being destroyed; it cannot be migrated", old.ID)
+	}
+	if err := old.locked(); err != nil {
+		return nil, err
+	}
+	if op.To == op.From {
+		return nil, Refuse(ErrInvalid, "container %d is on host %q already; choose another host", old.ID, op.To)
+	}
+	if err := s.checkRoom(op.To, old.Limits.Resources(), fmt.Sprintf("container %d", old.ID)); err != nil {
+		return nil, err
+	}
+	ct := *old
+	ct.Operation = op.ID
+	put(s, &s.containers, ct.ID, &ct)
+	put(s, &s.operations, op.ID, &op)
+	return &op, nil
+}
+
+// checkNewOperation checks what all operations need, and puts the record at its beginning.
+func (s *State) checkNewOperation(op *Operation, kinds ...OperationKind) error {
+	if op.ID == "" {
+		return Refuse(ErrInvalid, "an operation needs an id")
+	}
+	if s.operations[op.ID] != nil {
+		return Refuse(ErrConflict, "there is an operation %q already; choose another id", op.ID)
+	}
+	if op.Kind == "" && len(kinds) == 1 {
+		op.Kind = kinds[0]
+	}
+	for _, k := range kinds {
+		if op.Kind == k {
+			op.Status, op.Error, op.Result = OpRunning, "", nil
+			return nil
+		}
+	}
+	return Refuse(ErrInvalid, "an operation of kind %q cannot begin this way", op.Kind)
+}
+
+func (c CommitMigration) apply(s *State) (any, error) {
+	old, err := s.mustOperation(c.Operation, OpMigrate)
+	if err != nil {
+		return nil, err
+	}
+	switch old.Status {
+	case OpCommitted:
+		return s.containers[old.Container], nil
+	case OpRunning:
+	default:
+		return nil, Refuse(ErrStale, "the migration %s of container %d is %s; it cannot be committed any more", old.ID, old.Container, old.Status)
+	}
+	was, err := s.owned(old.Container, old.From, old.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if was.Operation != old.ID {
+		return nil, Refuse(ErrStale, "container %d is not locked by the migration %s any more", was.ID, old.ID)
+	}
+	ct, op := *was, *old
+	ct.Host = op.To
+	ct.Generation++
+	op.Status = OpCommitted
+	put(s, &s.containers, ct.ID, &ct)
+	put(s, &s.operations, op.ID, &op)
+	return &ct, nil
+}
+
+func (c AbortMigration) apply(s *State) (any, error) {
+	old, err := s.mustOperation(c.Operation, OpMigrate)
+	if err != nil {
+		return nil, err
+	}
+	switch old.Status {
+	case OpAborted:
+		return old, nil
+	case OpRunning:
+	default:
+		return nil, Refuse(ErrStale, "the migration %s of container %d is %s; it cannot be aborted any more", old.ID, old.Container, old.Status)
+	}
+	op := *old
+	op.Status, op.Error, op.Ended = OpAborted, c.Reason, c.At
+	s.unlock(&op, nil)
+	s.end(&op)
+	return &op, nil
+}
+
+func (c FinishMigration) apply(s *State) (any, error) {
+	old, err := s.mustOperation(c.Operation, OpMigrate)
+	if err != nil {
+		return nil, err
+	}
+	switch old.Status {
+	case OpDone:
+		return old, nil
+	case OpCommitted:
+	default:
+		return nil, Refuse(ErrStale, "the migration %s of container %d is %s, not committed; it cannot be finished", old.ID, old.Container, old.Status)
+	}
+	op, result := *old, c.Result
+	op.Status, op.Ended, op.Result = OpDone, c.At, &result
+	s.unlock(&op, func(ct *Container) {
+		if result.Restarted {
+			ct.Restarted++
+			ct.Detail = fmt.Sprintf("restarted from disk after a fault on the move from %s to %s", op.From, op.To)
+		}
+	})
+	put(s, &s.moves, op.Container, &result)
+	s.end(&op)
+	return &op, nil
+}
+
+// unlock releases the container of a migration; change may be nil.
+func (s *State) unlock(op *Operation, change func(*Container)) {
+	old := s.containers[op.Container]
+	if old == nil || old.Operation != op.ID {
+		return
+	}
+	ct := *old
+	ct.Operation = ""
+	if change != nil {
+		change(&ct)
+	}
+	put(s, &s.containers, ct.ID, &ct)
+}
+
+// end keeps an ended operation and forgets the oldest ended ones beyond keptOperations.
+func (s *State) end(op *Operation) {
+	put(s, &s.operations, op.ID, op)
+	var final []string
+	for _, o := range s.Operations() {
+		if o.Final() {
+			final = append(final, o.ID)
+		}
+	}
+	drop(s, &s.operations, final[:max(0, len(final)-keptOperations)]...)
+}

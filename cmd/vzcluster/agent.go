@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent"
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/runtime/cgroup"
+	"github.com/vzcluster/vzcluster/runtime/criu"
+	"github.com/vzcluster/vzcluster/runtime/engine"
+	"github.com/vzcluster/vzcluster/runtime/image"
+	"github.com/vzcluster/vzcluster/runtime/network"
+	"github.com/vzcluster/vzcluster/runtime/rootfs"
+	"github.com/vzcluster/vzcluster/runtime/runc"
+)
+
+const defaultConfig = "/etc/vzcluster/agent.yaml"
+
+// The agent holds little that lives long, so a small heap costs little time.
+const (
+	gcPercent   = 50
+	memoryLimit = 56 << 20 // bytes, soft
+)
+
+func agentCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "agent", Usage: "run the agent of this host",
+		Description: "It runs until it is told to end (SIGTERM); containers go on without it.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: defaultConfig, Usage: "read `FILE`; the default one may be absent"},
+			&cli.BoolFlag{Name: "print-config", Usage: "print every key with its default and what it means, and exit"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := countArgs(c, 0, 0); err != nil {
+				return err
+			}
+			if c.Bool("print-config") {
+				fmt.Fprint(e.stdout, agent.ExampleConfig())
+				return nil
+			}
+			cfg, err := agentConfig(c)
+			if err != nil {
+				return err
+			}
+			return runAgent(c.Context, cfg)
+		},
+	}
+}
+
+// agentConfig reads the file and fills in what it leaves to the machine.
+func agentConfig(c *cli.Context) (agent.Config, error) {
+	cfg, err := agent.LoadConfig(c.String("config"))
+	if errors.Is(err, fs.ErrNotExist) && !c.IsSet("config") {
+		cfg, err = agent.DefaultConfig(), nil
+	}
+	if err == nil {
+		cfg, err = cfg.Resolve()
+	}
+	if err != nil {
+		return cfg, api.Errorf(api.CodeUsage, "", "%v", err)
+	}
+	return cfg, nil
+}
+
+func runAgent(ctx context.Context, cfg agent.Config) error {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	if os.Geteuid() != 0 {
+		return api.Errorf(api.CodeDenied, "run it as root", "the agent makes containers, which only root can")
+	}
+	log := cfg.Log.Logger()
+	deps, err := agentDeps(cfg, log)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(cfg, deps)
+	if err != nil {
+		return err
+	}
+	go func() {
+		<-a.Ready()
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // without systemd nobody wants to know
+	}()
+	log.Info("the agent begins", "host", cfg.Name, "advertise", cfg.Advertise, "version", deps.Version)
+	return a.Run(ctx)
+}
+
+// agentDeps is where an agent gets the real host under it.
+func agentDeps(cfg agent.Config, log *slog.Logger) (agent.Deps, error) {
+	images, err := image.Open(filepath.Join(cfg.DataDir, "templates"))
+	if err != nil {
+		return agent.Deps{}, err
+	}
+	e, err := newEngine(cfg, images, log)
+	if err != nil {
+		return agent.Deps{}, err
+	}
+	return agent.Deps{
+		Engine: e, Templates: images, Migrator: agent.NewMigrator(e, nil), Resolver: resolver(cfg), Log: log, Version: version().Version,
+	}, nil
+}
+
+// newEngine puts the adapters of this host together.
+func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine.Engine, error) {
+	containers := filepath.Join(cfg.DataDir, "containers")
+	roots, err := rootfs.New(rootfs.Config{Dir: containers, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	pool, err := netip.ParsePrefix(cfg.Network.Pool)
+	if err != nil {
+		return nil, err
+	}
+	nics, err := network.New(network.Config{
+		Bridge: cfg.Network.Bridge, Uplink: cfg.Network.Uplink, Address: cfg.Network.Address,
+		Pool: pool, NAT: cfg.Network.NAT, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	cgroups, err := cgroup.New(cgroup.Config{Parent: cfg.Runtime.CgroupParent})
+	if err != nil {
+		return nil, err
+	}
+	tree, err := cgroup.OpenTree("")
+	if err != nil {
+		return nil, err
+	}
+	return &engine.Engine{
+		Images: images, Roots: roots, Network: nics, Cgroups: cgroups, Dir: containers,
+		OCI: runc.New(runc.Config{
+			Binary: cfg.Runtime.Runc, State: filepath.Join(cfg.RunDir, "runc"), Bundles: containers, Unified: tree.V2(),
+		}),
+		Checkpoints: criu.Criu{Binary: cfg.Runtime.CRIU},
+	}, nil
+}
+
+// resolver serves the containers' names on the bridge's address.
+func resolver(cfg agent.Config) agent.Resolver {
+	host, _, _ := net.SplitHostPort(cfg.Advertise)
+	if p, err := netip.ParsePrefix(cfg.Network.Address); err == nil {
+		host = p.Addr().String()
+	}
+	return func(ctx context.Context, lookup func(string) []string) error {
+		return network.ServeDNS(ctx, network.DNS{
+			Addr: net.JoinHostPort(host, "53"), Domain: agent.DNSDomain, Upstream: cfg.Network.DNS,
+			Lookup: func(name string) (found []netip.Addr) {
+				for _, text := range lookup(name) {
+					if a, err := netip.ParseAddr(text); err == nil {
+						found = append(found, a)
+					}
+				}
+				return found
+			},
+		})
+	}
+}

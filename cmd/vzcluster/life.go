@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+)
+
+func timeoutFlag() cli.Flag {
+	return &cli.StringFlag{Name: "timeout", Value: "60s", Usage: "wait for the outcome for at most `TIME`"}
+}
+
+func forceFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "kill at once instead of shutting down"}
+}
+
+func startCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "start", Usage: "start containers", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Action: e.with(1, -1, e.act("start")),
+	}
+}
+
+func stopCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "stop", Usage: "shut containers down", ArgsUsage: "CT...", Flags: []cli.Flag{forceFlag(), timeoutFlag()},
+		Action: e.with(1, -1, e.act("stop")),
+	}
+}
+
+func restartCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "restart", Usage: "shut containers down and start them again", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Action: e.with(1, -1, e.act("restart")),
+	}
+}
+
+func destroyCommand(e *env) *cli.Command {
+	yes := &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
+	return &cli.Command{
+		Name: "destroy", Aliases: []string{"rm"}, Usage: "destroy containers with everything in them", ArgsUsage: "CT...",
+		Flags:  []cli.Flag{yes, forceFlag(), timeoutFlag()},
+		Action: e.with(1, -1, e.destroy),
+	}
+}
+
+// act does one thing to every container that is named and prints what they have become.
+func (e *env) act(what string) action {
+	return func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+		return e.actOn(ctx, c, cl, what)
+	}
+}
+
+func (e *env) destroy(ctx context.Context, c *cli.Context, cl *api.Client) error {
+	if !c.Bool("yes") {
+		if !e.terminal(e.stdin) {
+			return usagef(c, "destroy asks before it destroys, but this is no terminal; say -y if you mean it")
+		}
+		for _, name := range c.Args().Slice() {
+			ct, err := cl.Container(ctx, name)
+			if err != nil {
+				return err
+			}
+			if err := e.ask("destroy %s (%d), which is %s on %s, with everything in it?", ct.Name, ct.ID, ct.State, ct.Host); err != nil {
+				return err
+			}
+		}
+	}
+	return e.actOn(ctx, c, cl, "destroy")
+}
+
+// actOn stops at the first container that it fails for; those before are printed all the same.
+func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what string) error {
+	wait, err := flagValue(c, "timeout", parseDuration)
+	if err != nil {
+		return err
+	}
+	wait = max(wait, time.Nanosecond) // 0 would be the agent's default
+	var done []api.Container
+	var failed error
+	for _, name := range c.Args().Slice() {
+		ct, err := cl.Action(ctx, name, what, api.ActionRequest{Wait: wait, Force: c.Bool("force")})
+		if err != nil {
+			failed = err
+			break
+		}
+		done = append(done, ct)
+	}
+	if len(done) == 0 {
+		return failed
+	}
+	v := containerView(done)
+	if what == "destroy" {
+		v.text = destroyed(done)
+	}
+	var value any = done
+	if c.Args().Len() == 1 {
+		value = done[0]
+	}
+	if err := e.show(c, value, v); err != nil {
+		return err
+	}
+	return failed
+}
+
+func destroyed(cs []api.Container) string {
+	text := ""
+	for _, c := range cs {
+		text += "destroyed " + c.Name + "\n"
+	}
+	return text
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func migrateCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "migrate", Usage: "move a container to another host while it runs", ArgsUsage: "CT [HOST]",
+		Description: "Without HOST the leader chooses. Every failure before the hand-over leaves the container running where it was.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "offline", Usage: "stop it, move it, start it"},
+			&cli.BoolFlag{Name: "check-only", Usage: "say whether it can be moved live, and what blocks it; change nothing"},
+		},
+		Action: e.with(1, 2, e.migrate),
+	}
+}
+
+func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error {
+	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: "live"}
+	if c.Bool("offline") {
+		r.Mode = "offline"
+	}
+	if c.Bool("check-only") {
+		v, err := cl.Check(ctx, ct, r)
+		if err != nil {
+			return err
+		}
+		return e.verdict(c, ct, v)
+	}
+	op, err := cl.Migrate(ctx, ct, r)
+	if err != nil {
+		return err
+	}
+	last := cluster.OperationStatus("")
+	op, err = e.follow(ctx, cl, op, func(op cluster.Operation) {
+		if op.Status != last {
+			last = op.Status
+			e.progress("%s: %s -> %s, %s: %s", ct, op.From, op.To, op.Mode, op.Status)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return e.moved(c, ct, op)
+}
+
+// moved prints what a migration measured, or fails with its reason.
+func (e *env) moved(c *cli.Context, ct string, op cluster.Operation) error {
+	if op.Status == cluster.OpAborted {
+		return api.Errorf(api.CodeFailed, "", "the migration of %s was undone, it is still on %s: %s", ct, op.From, dash(op.Error))
+	}
+	if err := opError(op, "the migration of "+ct); err != nil {
+		return err
+	}
+	if op.Result == nil {
+		return api.Errorf(api.CodeFailed, "", "%s is on %s, but nothing was measured", ct, op.To)
+	}
+	r := *op.Result
+	if r.Phases == nil {
+		r.Phases = []cluster.Phase{} // [] in JSON, not null
+	}
+	for _, p := range r.Phases {
+		e.progress("  %-24s %10s", p.Name, ms(p.MS))
+	}
+	if r.Restarted {
+		e.progress("%s lost its memory to a fault and was started again from its disk on %s", ct, r.To)
+	} else {
+		e.progress("%s runs on %s, its longest silence was %s", ct, r.To, ms(r.BlackoutMS))
+	}
+	return e.show(c, r, resultView(r))
+}
+
+// verdict prints a preflight; a container that can't be moved is a refusal.
+func (e *env) verdict(c *cli.Context, ct string, v api.Verdict) error {
+	out := view{head: []string{"PROCESS", "UNIT", "BLOCKER", "REMEDY"}, names: []string{v.To}}
+	var what []string
+	for _, b := range v.Blockers {
+		out.rows = append(out.rows, []string{dash(b.Process), dash(b.Unit), b.What, dash(b.Remedy)})
+		what = append(what, b.What)
+	}
+	if v.OK {
+		to := ""
+		if v.To != "" {
+			to = " to " + v.To
+		}
+		out.text = fmt.Sprintf("%s can be moved live%s\n", ct, to)
+	}
+	if v.Blockers == nil {
+		v.Blockers = []api.Blocker{}
+	}
+	if err := e.show(c, v, out); err != nil {
+		return err
+	}
+	if !v.OK {
+		return api.Errorf(api.CodeRefused, "", "%s cannot be moved live: %s", ct, strings.Join(what, "; "))
+	}
+	return nil
+}

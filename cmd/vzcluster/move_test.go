@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func moveResult() *cluster.MoveResult {
+	return &cluster.MoveResult{
+		From: "host2", To: "host1", Mode: "live", BlackoutMS: 143.25, TotalMS: 2100, Bytes: 3 << 20,
+		Phases: []cluster.Phase{{Name: "preflight", MS: 12}, {Name: "dump", MS: 80.5}},
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	op := cluster.Operation{ID: "op1", Kind: cluster.OpMigrate, Status: cluster.OpRunning, Container: 101, From: "host2", To: "host1", Mode: "live", Started: at(0)}
+	committed, done := op, op
+	committed.Status, done.Status, done.Result = cluster.OpCommitted, cluster.OpDone, moveResult()
+	f := newFake(t, map[string]any{api.RouteMigrate: op, api.RouteOperation: sequence(op, committed, done)})
+	want := result{0, `FROM   TO     MODE  BLACKOUT  TOTAL    BYTES
+host2  host1  live  143 ms    2100 ms  3M
+`, `web: host2 -> host1, live: running
+web: host2 -> host1, live: committed
+web: host2 -> host1, live: done
+  preflight                     12 ms
+  dump                          80 ms
+web runs on host1, its longest silence was 143 ms
+`}
+	if r := f.run("migrate", "web", "host1"); r != want {
+		t.Errorf("got\n%+v\nwant\n%+v", r, want)
+	}
+	if f.asked[0] != `POST /v1/containers/web/migrate {"to":"host1","mode":"live"}` || f.asked[1] != "GET /v1/operations/op1?wait=1" {
+		t.Errorf("asked %v", f.asked)
+	}
+}
+
+func TestMigrateJSON(t *testing.T) {
+	done := cluster.Operation{ID: "op1", Status: cluster.OpDone, From: "host2", To: "host1", Mode: "offline", Result: moveResult()}
+	f := newFake(t, map[string]any{api.RouteMigrate: done})
+	fields := func(text string) []string {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(text), &m); err != nil {
+			t.Errorf("%v in %s", err, text)
+		}
+		return slices.Sorted(maps.Keys(m))
+	}
+	r := f.run("migrate", "web", "--offline", "-o", "json")
+	if want := []string{"blackout_ms", "bytes", "from", "mode", "phases", "to", "total_ms"}; !slices.Equal(fields(r.stdout), want) {
+		t.Errorf("fields %v, want %v", fields(r.stdout), want)
+	}
+	if f.last() != `{"mode":"offline"}` {
+		t.Errorf("sent %s", f.last())
+	}
+	done.Result.Restarted, done.Result.Phases = true, nil
+	f = newFake(t, map[string]any{api.RouteMigrate: done})
+	r = f.run("migrate", "web", "-o", "json")
+	if !strings.Contains(r.stdout, `"restarted": true`) || !strings.Contains(r.stdout, `"phases": []`) || !strings.Contains(r.stderr, "lost its memory to a fault") {
+		t.Errorf("restarted: %+v", r)
+	}
+}
+
+func TestMigrateFails(t *testing.T) {
+	aborted := cluster.Operation{ID: "op1", Status: cluster.OpAborted, From: "host2", To: "host1", Error: "criu was killed"}
+	f := newFake(t, map[string]any{api.RouteMigrate: aborted})
+	if r := f.run("migrate", "web"); r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "the migration of web was undone, it is still on host2: criu was killed") {
+		t.Errorf("aborted: %+v", r)
+	}
+	running := aborted
+	running.Status = cluster.OpRunning
+	f = newFake(t, map[string]any{api.RouteMigrate: running, api.RouteOperation: api.Errorf(api.CodeNoQuorum, "", "there is no leader")})
+	if r := f.run("migrate", "web"); r.code != 5 || !strings.Contains(r.stderr, "it goes on without being watched; `vzcluster operation show op1`") {
+		t.Errorf("lost sight: %+v", r)
+	}
+}
+
+func TestMigrateCheck(t *testing.T) {
+	f := newFake(t, map[string]any{api.RouteMigrate: sequence(api.Verdict{OK: true, To: "host1"}, api.Verdict{Blockers: []api.Blocker{{Process: "1234 dockerd", What: "it mounts", Remedy: "stop it"}}})})
+	if r := f.run("migrate", "web", "--check-only"); r.code != 0 || r.stdout != "web can be moved live to host1\n" {
+		t.Errorf("can: %+v", r)
+	}
+	if f.last() != `{"mode":"live","check_only":true}` {
+		t.Errorf("sent %s", f.last())
+	}
+	r := f.run("migrate", "web", "--check-only")
+	if r.code != 7 || r.stdout != "PROCESS       UNIT  BLOCKER    REMEDY\n1234 dockerd  -     it mounts  stop it\n" || r.stderr != "vzcluster: web cannot be moved live: it mounts\n" {
+		t.Errorf("cannot: %+v", r)
+	}
+}
+
+func plan(status cluster.OperationStatus, steps ...string) cluster.Operation {
+	op := cluster.Operation{ID: "op9", Kind: cluster.OpDrain, Host: "host2", Status: status, Started: at(0)}
+	for i, s := range steps {
+		m := cluster.Move{Container: 101 + i, Name: []string{"web", "db"}[i], From: "host2", To: "host1", Why: "room", Status: s}
+		if s == "done" {
+			m.Operation = "mig"
+		}
+		op.Steps = append(op.Steps, m)
+	}
+	return op
+}
+
+func TestDrain(t *testing.T) {
+	answers := func() map[string]any {
+		return map[string]any{
+			api.RouteDrain:           sequence(plan(cluster.OpRunning, "", ""), plan(cluster.OpRunning, "running", "")),
+			"GET /v1/operations/op9": sequence(plan(cluster.OpRunning, "done", "running"), plan(cluster.OpDone, "done", "done")),
+			"GET /v1/operations/mig": cluster.Operation{ID: "mig", Status: cluster.OpDone, Result: moveResult()},
+		}
+	}
+	f := newFake(t, answers())
+	r := f.run("host", "drain", "host2")
+	want := `STEP  CONTAINER  FROM   TO     STATUS  WHY
+1     web        host2  host1  -       room
+2     db         host2  host1  -       room
+[1/2] web: host2 -> host1: running
+[1/2] web: host2 -> host1: done, blackout 143 ms
+[2/2] db: host2 -> host1: running
+[2/2] db: host2 -> host1: done, blackout 143 ms
+`
+	if r.code != 0 || r.stderr != want || !strings.Contains(r.stdout, "1     web        host2  host1  done") {
+		t.Errorf("got %d\n%s%s\nwant\n%s", r.code, r.stdout, r.stderr, want)
+	}
+	if f.asked[0] != `POST /v1/hosts/host2/drain {"dry_run":true}` || f.asked[1] != `POST /v1/hosts/host2/drain {"dry_run":false}` {
+		t.Errorf("asked %v", f.asked)
+	}
+	f = newFake(t, answers())
+	if r := f.runWith(onTerminal, "n\n", "host", "drain", "host2"); r.code != 1 || len(f.asked) != 1 || !strings.Contains(r.stderr, "carry out 2 moves? [y/N]") {
+		t.Errorf("refused: %+v after %v", r, f.asked)
+	}
+	f = newFake(t, answers())
+	if r := f.runWith(onTerminal, "", "host", "drain", "-y", "host2"); r.code != 0 || strings.Contains(r.stderr, "?") {
+		t.Errorf("-y: %+v", r)
+	}
+	f = newFake(t, answers())
+	if r := f.run("host", "drain", "host2", "--dry-run", "-o", "name"); r.code != 0 || r.stdout != "web\ndb\n" || len(f.asked) != 1 {
+		t.Errorf("dry run: %+v after %v", r, f.asked)
+	}
+}
+
+func TestConsolidate(t *testing.T) {
+	nothing := cluster.Operation{Kind: cluster.OpConsolidate, Error: "no host can be freed: none has containers"}
+	f := newFake(t, map[string]any{api.RouteConsolidate: func() any { return nothing }})
+	if r := f.runWith(onTerminal, "", "consolidate", "--max", "2"); r.code != 0 || r.stderr != "no host can be freed: none has containers\n" {
+		t.Errorf("nothing to do: %+v", r)
+	}
+	if f.last() != `{"dry_run":false,"max":2}` {
+		t.Errorf("sent %s", f.last())
+	}
+	failed := plan(cluster.OpFailed, "done", "failed")
+	failed.Error = "db cannot be moved"
+	f = newFake(t, map[string]any{api.RouteConsolidate: sequence(plan(cluster.OpRunning, "", ""), failed), api.RouteOperation: api.Errorf(api.CodeNotFound, "", "gone")})
+	if r := f.run("consolidate"); r.code != 1 || !strings.Contains(r.stderr, "consolidation has failed: db cannot be moved") || !strings.Contains(r.stdout, "failed") {
+		t.Errorf("failed: %+v", r)
+	}
+}

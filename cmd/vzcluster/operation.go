@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func operationCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "operation", Aliases: []string{"op"}, Usage: "migrations, drains and consolidations, under way and past",
+		Subcommands: []*cli.Command{
+			{
+				Name: "list", Aliases: []string{"ls"}, Usage: "list operations by their start",
+				Action: e.with(0, 0, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+					ops, err := cl.Operations(ctx)
+					if err != nil {
+						return err
+					}
+					return e.show(c, ops, operationView(ops))
+				}),
+			},
+			{
+				Name: "show", Usage: "show an operation with its steps or phases", ArgsUsage: "ID",
+				Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+					op, err := cl.Operation(ctx, c.Args().First(), 0)
+					if err != nil {
+						return err
+					}
+					return e.show(c, op, operationRecord(op))
+				}),
+			},
+		},
+	}
+}
+
+func operationRecord(o cluster.Operation) view {
+	text := record("id", o.ID, "kind", string(o.Kind), "status", string(o.Status), "what", about(o), "mode", o.Mode, "part of", o.Parent,
+		"started", moment(o.Started), "took", took(o), "error", o.Error)
+	if len(o.Steps) > 0 {
+		text += "\n" + planView(o).table()
+	}
+	if r := o.Result; r != nil {
+		phases := view{head: []string{"PHASE", "TIME"}}
+		for _, p := range r.Phases {
+			phases.rows = append(phases.rows, []string{p.Name, ms(p.MS)})
+		}
+		text += fmt.Sprintf("\n%s\n%s", resultView(*r).table(), phases.table())
+	}
+	return view{names: []string{o.ID}, text: text}
+}

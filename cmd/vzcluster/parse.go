@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// parseSize reads bytes, or K, M, G, T in powers of 1024, also with fractions: 512M, 1.5G. A trailing B or iB is
+// accepted. Nothing is smaller than zero.
+func parseSize(s string) (int64, error) {
+	bad := fmt.Errorf("%s is not a size, write for example 512M or 2G", orNothing(s))
+	number := strings.ToUpper(strings.TrimSpace(s))
+	number = strings.TrimSuffix(strings.TrimSuffix(number, "B"), "I")
+	shift := 0
+	if n := len(number); n > 0 {
+		if i := strings.IndexByte("KMGT", number[n-1]); i >= 0 {
+			shift, number = 10*(i+1), number[:n-1]
+		}
+	}
+	f, err := parseDecimal(number)
+	if err != nil || strings.HasSuffix(strings.ToUpper(s), "I") {
+		return 0, bad
+	}
+	f *= math.Pow(2, float64(shift))
+	if f >= math.MaxInt64 {
+		return 0, fmt.Errorf("%s is more than any machine has", s)
+	}
+	return int64(f), nil
+}
+
+// parseCPUs reads cores, with fractions, into thousandths of a core.
+func parseCPUs(s string) (int64, error) {
+	f, err := parseDecimal(s)
+	if err != nil || f > 1<<20 {
+		return 0, fmt.Errorf("%s is not a number of cores, write for example 1 or 0.5", orNothing(s))
+	}
+	return int64(math.Round(f * 1000)), nil
+}
+
+// parseDecimal reads digits with at most one point, and nothing that Go takes beyond that (1e3, 0x10, inf, 1_0).
+func parseDecimal(s string) (float64, error) {
+	if strings.Trim(s, "0123456789.") != "" {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseFloat(s, 64)
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+// parseIP reads what --ip takes; the state checks whether the address is free and in the pool.
+func parseIP(s string) (string, error) {
+	if s == "auto" || s == "none" {
+		return s, nil
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return s, nil
+	}
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return s, nil
+	}
+	return "", fmt.Errorf("%s is not an address, write auto, none, or for example 10.0.0.7", orNothing(s))
+}
+
+// parseLabels reads k=v pairs.
+func parseLabels(pairs []string) (map[string]string, error) {
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	labels := map[string]string{}
+	for _, p := range pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("%s is not a label, write for example tier=web", orNothing(p))
+		}
+		labels[k] = v
+	}
+	return labels, nil
+}
+
+// parseDuration reads 90s, 2m, 1h30m; plain numbers are seconds.
+func parseDuration(s string) (time.Duration, error) {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%s is not a time, write for example 30s or 1h", orNothing(s))
+	}
+	return d, nil
+}
+
+// flagValue parses a flag with one of the functions above; a bad value is a usage error that names the flag.
+func flagValue[T any](c *cli.Context, name string, parse func(string) (T, error)) (T, error) {
+	v, err := parse(c.String(name))
+	if err != nil {
+		return v, usagef(c, "%s: %v", name, err)
+	}
+	return v, nil
+}

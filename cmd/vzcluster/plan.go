@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func consolidateCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "consolidate", Usage: "free as many hosts as possible by live migration", ArgsUsage: " ",
+		Description: "The plan with the fewest and cheapest moves is shown first.",
+		Flags:       append(planFlags(), &cli.IntFlag{Name: "max", Usage: "free at most `N` hosts; 0: as many as possible"}),
+		Action: e.with(0, 0, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+			limit := c.Int("max")
+			if limit < 0 {
+				return usagef(c, "max: %d is not a number of hosts", limit)
+			}
+			return e.carryOut(ctx, c, planned{
+				cl: cl, what: "consolidation", nothing: "no host can be freed",
+				start: func(dry bool) (cluster.Operation, error) {
+					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit})
+				},
+			})
+		}),
+	}
+}
+
+func planFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan and change nothing"},
+		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+	}
+}
+
+// planned is a drain or a consolidation.
+type planned struct {
+	cl            *api.Client
+	what, nothing string
+	start         func(dry bool) (cluster.Operation, error)
+}
+
+// carryOut shows the plan, asks on a terminal, starts it, and follows it to its end.
+func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
+	plan, err := p.start(true)
+	if err != nil {
+		return err
+	}
+	if plan.Error != "" {
+		e.progress("%s", plan.Error)
+	} else if len(plan.Steps) == 0 {
+		e.progress("%s", p.nothing)
+	}
+	if c.Bool("dry-run") {
+		return e.show(c, plan, planView(plan))
+	}
+	if len(plan.Steps) > 0 {
+		fmt.Fprint(e.stderr, planView(plan).table())
+		if !c.Bool("yes") && e.terminal(e.stdin) {
+			if err := e.ask("carry out %s?", moves(len(plan.Steps))); err != nil {
+				return err
+			}
+		}
+	}
+	op, err := p.start(false)
+	if err != nil {
+		return err
+	}
+	op, err = e.followPlan(ctx, p.cl, op)
+	if err != nil {
+		return err
+	}
+	if err := e.show(c, op, planView(op)); err != nil {
+		return err
+	}
+	return opError(op, p.what)
+}
+
+// followPlan prints every step as it changes, with its blackout.
+func (e *env) followPlan(ctx context.Context, cl *api.Client, op cluster.Operation) (cluster.Operation, error) {
+	seen := map[int]string{}
+	return e.follow(ctx, cl, op, func(op cluster.Operation) {
+		for i, s := range op.Steps {
+			if s.Status == "" || seen[i] == s.Status {
+				continue
+			}
+			seen[i] = s.Status
+			result := ""
+			if s.Status == string(cluster.OpDone) && s.Operation != "" {
+				if m, err := cl.Operation(ctx, s.Operation, 0); err == nil && m.Result != nil {
+					result = ", blackout " + ms(m.Result.BlackoutMS)
+				}
+			}
+			e.progress("[%d/%d] %s: %s -> %s: %s%s", i+1, len(op.Steps), s.Name, s.From, s.To, s.Status, result)
+		}
+	})
+}
+
+// follow waits until an operation has ended and calls back for every state of it that it sees, the last one included.
+func (e *env) follow(ctx context.Context, cl *api.Client, op cluster.Operation, saw func(cluster.Operation)) (cluster.Operation, error) {
+	for {
+		saw(op)
+		if op.Final() || op.ID == "" { // an operation with nothing to do may have no record
+			return op, nil
+		}
+		asked := time.Now()
+		next, err := cl.Operation(ctx, op.ID, time.Second)
+		if err == nil && !next.Final() && time.Since(asked) < 100*time.Millisecond {
+			err = e.pause(ctx, 200*time.Millisecond) // an agent that answers at once shall not be asked without end
+		}
+		if err != nil {
+			e.progress("it goes on without being watched; `vzcluster operation show %s` shows how far it is", op.ID)
+			return op, err
+		}
+		op = next
+	}
+}
+
+// opError is the error that an ended operation means for the command, or nil.
+func opError(op cluster.Operation, what string) error {
+	if op.Status != cluster.OpFailed && op.Status != cluster.OpAborted {
+		return nil
+	}
+	return api.Errorf(api.CodeFailed, "", "%s has %s: %s", what, op.Status, dash(op.Error))
+}

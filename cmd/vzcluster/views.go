@@ -1,0 +1,201 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func containerView(cs []api.Container) view {
+	v := view{head: []string{"ID", "NAME", "HOST", "STATE", "ADDRESS", "RAM", "CPUS", "TEMPLATE", "GENERATION", "MAC", "UIDBASE", "RESTARTED", "DETAIL"}, wide: 5}
+	for _, c := range cs {
+		v.names = append(v.names, c.Name)
+		v.rows = append(v.rows, []string{
+			strconv.Itoa(c.ID), c.Name, dash(c.Host), string(c.State), dash(strings.Join(c.Addresses, ",")), size(c.Limits.RAM), cores(c.Limits.MilliCPU),
+			c.Template, strconv.FormatUint(c.Generation, 10), dash(c.MAC), strconv.FormatUint(uint64(c.UIDBase), 10), strconv.Itoa(c.Restarted), dash(c.Detail),
+		})
+	}
+	return v
+}
+
+func hostView(hs []api.Host) view {
+	v := view{head: []string{"NAME", "STATE", "ROLE", "CONTAINERS", "CPUS", "RAM", "DISK", "ADDRESS", "GOSSIP", "VERSION", "LABELS"}, wide: 3}
+	for _, h := range hs {
+		r, c := h.Reserved, h.Capacity
+		v.names = append(v.names, h.Name)
+		v.rows = append(v.rows, []string{
+			h.Name, hostState(h), role(h), strconv.Itoa(h.Containers), cluster.Cores(r.MilliCPU) + "/" + cluster.Cores(c.MilliCPU),
+			cluster.Bytes(r.RAM) + "/" + cluster.Bytes(c.RAM), cluster.Bytes(r.Disk) + "/" + cluster.Bytes(c.Disk), h.Address, dash(h.Gossip), dash(h.Version), dash(labels(h.Labels)),
+		})
+	}
+	return v
+}
+
+// hostState joins what is wanted of a host with what is seen of it.
+func hostState(h api.Host) string {
+	switch {
+	case h.Alive:
+		return string(h.State)
+	case h.State == cluster.HostCordoned:
+		return "down,cordoned"
+	}
+	return "down"
+}
+
+func role(h api.Host) string {
+	switch {
+	case h.Leader:
+		return "leader"
+	case h.Voter:
+		return "voter"
+	}
+	return "-"
+}
+
+func tokenView(ts []cluster.Token) view {
+	v := view{head: []string{"ID", "CREATED", "EXPIRES", "USED BY"}}
+	for _, t := range ts {
+		v.names = append(v.names, t.ID)
+		v.rows = append(v.rows, []string{t.ID, moment(t.Created), moment(t.Expires), dash(t.UsedBy)})
+	}
+	return v
+}
+
+func templateView(ts []cluster.Template) view {
+	v := view{head: []string{"NAME", "SIZE", "SYSTEMD", "HOSTS", "CREATED", "INIT", "DIGEST"}, wide: 2}
+	for _, t := range ts {
+		v.names = append(v.names, t.Name)
+		v.rows = append(v.rows, []string{t.Name, cluster.Bytes(t.Size), yes(t.Systemd), dash(strings.Join(t.Hosts, ",")), moment(t.Created), strings.Join(t.Init, " "), t.Digest})
+	}
+	return v
+}
+
+func templateRecord(t cluster.Template) view {
+	return view{names: []string{t.Name}, text: record("name", t.Name, "digest", t.Digest, "size", cluster.Bytes(t.Size), "init", strings.Join(t.Init, " "),
+		"systemd", yes(t.Systemd), "hosts", strings.Join(t.Hosts, ", "), "created", moment(t.Created), "prepared", strings.Join(t.Prepared, "\n"))}
+}
+
+func operationView(ops []cluster.Operation) view {
+	v := view{head: []string{"ID", "KIND", "STATUS", "WHAT", "STARTED", "TOOK", "ERROR"}}
+	for _, o := range ops {
+		v.names = append(v.names, o.ID)
+		v.rows = append(v.rows, []string{o.ID, string(o.Kind), string(o.Status), about(o), moment(o.Started), took(o), dash(o.Error)})
+	}
+	return v
+}
+
+// about says what an operation is about.
+func about(o cluster.Operation) string {
+	switch o.Kind {
+	case cluster.OpMigrate:
+		return fmt.Sprintf("%d %s -> %s", o.Container, o.From, o.To)
+	case cluster.OpDrain:
+		return fmt.Sprintf("%s, %s", o.Host, moves(len(o.Steps)))
+	}
+	return moves(len(o.Steps))
+}
+
+func moves(n int) string {
+	if n == 1 {
+		return "1 move"
+	}
+	return fmt.Sprintf("%d moves", n)
+}
+
+func took(o cluster.Operation) string {
+	if o.Ended.IsZero() {
+		return "-"
+	}
+	return o.Ended.Sub(o.Started).Round(time.Millisecond).String()
+}
+
+func planView(o cluster.Operation) view {
+	v := view{head: []string{"STEP", "CONTAINER", "FROM", "TO", "STATUS", "WHY"}}
+	for i, m := range o.Steps {
+		v.names = append(v.names, m.Name)
+		v.rows = append(v.rows, []string{strconv.Itoa(i + 1), m.Name, m.From, m.To, dash(m.Status), m.Why})
+	}
+	return v
+}
+
+func resultView(r cluster.MoveResult) view {
+	v := view{head: []string{"FROM", "TO", "MODE", "BLACKOUT", "TOTAL", "BYTES"}, names: []string{r.To}}
+	v.rows = [][]string{{r.From, r.To, r.Mode, ms(r.BlackoutMS), ms(r.TotalMS), cluster.Bytes(r.Bytes)}}
+	return v
+}
+
+func containerRecord(c api.Container) view {
+	l := c.Limits
+	last := ""
+	if m := c.LastMove; m != nil {
+		last = fmt.Sprintf("%s -> %s, %s, blackout %s, total %s, %s", m.From, m.To, m.Mode, ms(m.BlackoutMS), ms(m.TotalMS), cluster.Bytes(m.Bytes))
+	}
+	restarted := ""
+	if c.Restarted > 0 {
+		restarted = strconv.Itoa(c.Restarted)
+	}
+	return view{names: []string{c.Name}, text: record(
+		"id", strconv.Itoa(c.ID), "name", c.Name, "host", c.Host, "state", string(c.State), "wanted", string(c.Desired), "detail", c.Detail,
+		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname,
+		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
+		"ram", size(l.RAM), "swap", cluster.Bytes(l.Swap), "cpus", cores(l.MilliCPU), "cpu units", strconv.FormatInt(l.CPUUnits, 10), "disk", size(l.Disk),
+		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "last move", last)}
+}
+
+func labels(m map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, k+"="+m[k])
+	}
+	return strings.Join(parts, ",")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// size prints a limit in bytes; zero is none.
+func size(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return cluster.Bytes(n)
+}
+
+func cores(milli int64) string {
+	if milli == 0 {
+		return "-"
+	}
+	return cluster.Cores(milli)
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// ms prints milliseconds, with a decimal only where it says something.
+func ms(f float64) string {
+	if f < 10 {
+		return fmt.Sprintf("%.1f ms", f)
+	}
+	return fmt.Sprintf("%.0f ms", f)
+}

@@ -1,0 +1,109 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// retryEvery is the pause between questions to a ledger that does not answer.
+const retryEvery = 200 * time.Millisecond
+
+// untilKnown asks until the fate is known; only the end of ctx stops it.
+func untilKnown(ctx context.Context, ask func() (Fate, error)) (Fate, error) {
+	for {
+		fate, err := ask()
+		if err == nil {
+			return fate, nil
+		}
+		select {
+		case <-ctx.Done():
+			return Undecided, fmt.Errorf("the fate of the migration is not known: %w", errors.Join(err, ctx.Err()))
+		case <-time.After(retryEvery):
+		}
+	}
+}
+
+// fateOf reads how an operation was decided.
+func fateOf(op *cluster.Operation) Fate {
+	switch op.Status {
+	case cluster.OpCommitted, cluster.OpDone:
+		return Committed
+	case cluster.OpAborted, cluster.OpFailed:
+		return Aborted
+	}
+	return Undecided
+}
+
+func (src *Source) fate(ctx context.Context, operation string) (Fate, error) {
+	return untilKnown(ctx, func() (Fate, error) {
+		op, _, err := src.Ledger.Read(ctx, operation)
+		if err != nil {
+			return Undecided, err
+		}
+		return fateOf(op), nil
+	})
+}
+
+// giveUp ends a migration that met an error: back to the source if the abort is committed, forward if the hand-over
+// was. It returns the error that led here, or nil when the container runs on the target all the same.
+func (src *Source) giveUp(ctx context.Context, op *cluster.Operation, spec runtime.Spec, cause error) error {
+	fate, err := untilKnown(ctx, func() (Fate, error) { return src.Ledger.Abort(ctx, op.ID, cause.Error()) })
+	if err != nil {
+		return errors.Join(cause, err) // the agent ends: the container stays frozen until the next one knows
+	}
+	if fate == Committed {
+		src.Log.Info("the hand-over was committed before the fault", "container", op.Container, "fault", cause)
+		return src.forward(ctx, op)
+	}
+	return errors.Join(cause, src.back(ctx, op, spec))
+}
+
+// forward ends this host's copy after a commit whose target did not say that it goes on. The target's agent finishes
+// the operation; the layer is kept until then.
+func (src *Source) forward(ctx context.Context, op *cluster.Operation) error {
+	if err := src.Host.Kill(ctx, op.Container); err != nil {
+		return fmt.Errorf("end the copy of container %d that was handed over: %w", op.Container, err)
+	}
+	return nil
+}
+
+// back lets the container go on here after an abort. If a fault has ended it meanwhile, it is started from disk, and
+// that is reported.
+func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+	st, err := src.Host.Status(op.Container)
+	if err != nil {
+		return err
+	}
+	if st.Running {
+		return src.Host.Thaw(ctx, spec)
+	}
+	_, ct, err := src.Ledger.Read(ctx, op.ID)
+	if err != nil || ct.Desired != cluster.WantRunning {
+		return err
+	}
+	if err := errors.Join(src.Host.Kill(ctx, op.Container), src.Host.Start(ctx, spec)); err != nil {
+		return fmt.Errorf("start container %d from disk: %w", op.Container, err)
+	}
+	if op.Mode == cluster.ModeOffline {
+		return nil // it was stopped to be moved; nothing was lost
+	}
+	return src.Ledger.Restarted(ctx, op.ID)
+}
+
+// Recover takes over a migration away from this host that a former agent left. It waits for what that agent started,
+// asks for the abort, and goes back or forward as the ledger decides.
+func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+	if err := src.Host.Settle(ctx, src.images(op.ID)); err != nil {
+		return err
+	}
+	if fateOf(op) == Committed {
+		return src.forward(ctx, op)
+	}
+	err := src.giveUp(ctx, op, spec, errors.New("the source's agent was restarted"))
+	return err
+}

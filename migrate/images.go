@@ -1,0 +1,81 @@
+package migrate
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// imageName is what a file of a checkpoint may be called.
+var imageName = regexp.MustCompile(`^[a-z][a-zA-Z0-9._-]{0,120}\.img$`)
+
+// sendImages sends every image of a checkpoint.
+func sendImages(s *stream, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("send the checkpoint: %w", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !imageName.MatchString(e.Name()) {
+			continue
+		}
+		if err := sendImage(s, filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("send the checkpoint: %w", err)
+		}
+	}
+	return nil
+}
+
+func sendImage(s *stream, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	head, err := json.Marshal(imageMsg{Name: filepath.Base(file), Size: st.Size()})
+	if err != nil {
+		return err
+	}
+	if err := s.frame(msgImage, head); err != nil {
+		return err
+	}
+	w := bulkWriter{s}
+	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, f, make([]byte, 256<<10)); err != nil {
+		return err
+	} else if n != st.Size() {
+		return fmt.Errorf("%s changed its size while it was sent", file)
+	}
+	return s.frame(msgChunk, nil)
+}
+
+// receiveImage writes one image into the folder. Names and sizes are checked: what comes is hostile until proven.
+func receiveImage(s *stream, dir *os.Root, body []byte) error {
+	var head imageMsg
+	if err := json.Unmarshal(body, &head); err != nil {
+		return fmt.Errorf("receive the checkpoint: %w", err)
+	}
+	if !imageName.MatchString(head.Name) {
+		return fmt.Errorf("receive the checkpoint: %q is no name of an image", head.Name)
+	}
+	f, err := dir.OpenFile(head.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("receive the checkpoint: %w", err)
+	}
+	defer f.Close()
+	in := &bulkReader{s: s}
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(in, head.Size+1), make([]byte, 256<<10))
+	if err != nil {
+		return fmt.Errorf("receive the checkpoint: %w", err)
+	}
+	if n != head.Size {
+		return fmt.Errorf("receive the checkpoint: %s has not the size that was announced", head.Name)
+	}
+	return in.drain()
+}

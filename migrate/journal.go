@@ -1,0 +1,78 @@
+package migrate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// stage is how far the target's copy is; it is what a restarted agent must know to never run the same memory twice.
+type stage string
+
+const (
+	stageReceiving stage = "receiving"
+	stagePrepared  stage = "prepared" // nothing of the copy has run
+	stageResuming  stage = "resuming" // the copy may have run
+)
+
+// journal is the target's record of a migration, on disk before the step that it announces.
+type journal struct {
+	Operation string `json:"operation"`
+	Container int    `json:"container"`
+	Stage     stage  `json:"stage"`
+}
+
+func journalFile(dir, operation string) string { return filepath.Join(dir, operation+".json") }
+
+// save writes the journal and has it on disk when it returns.
+func (j journal) save(dir string) error {
+	b, err := json.Marshal(j)
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	file := journalFile(dir, j.Operation)
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	return nil
+}
+
+// loadJournal reads an operation's journal; ok is false when there is none.
+func loadJournal(dir, operation string) (j journal, ok bool, err error) {
+	b, err := os.ReadFile(journalFile(dir, operation))
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, false, nil
+	}
+	if err != nil {
+		return j, false, fmt.Errorf("read the journal: %w", err)
+	}
+	if err := json.Unmarshal(b, &j); err != nil {
+		return j, false, fmt.Errorf("read the journal: %w", err)
+	}
+	return j, true, nil
+}
+
+func removeJournal(dir, operation string) error {
+	if err := os.Remove(journalFile(dir, operation)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+// Package migrate moves a container from one host to another: the stages on both sides, the stream between them, the
+// journal that a restarted agent reads, and the preflight that says beforehand what would be in the way.
+//
+// It owns the order of things and what happens when one of them fails. It does not own a kernel, a cluster or a clock:
+// those are behind the contracts below. The rules it keeps are written in docs/migration.md; the first of them: the
+// source goes on only after an abort that is committed, and ends only after a commit that was read back.
+package migrate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/transfer"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Protocol is the ALPN name of the migration stream.
+const Protocol = "vz-migrate"
+
+// Fate is how a migration's hand-over was decided.
+type Fate int
+
+// The fates.
+const (
+	Undecided Fate = iota
+	Committed
+	Aborted
+)
+
+// Ledger is what a migration needs of the replicated state. Its answers come from the leader after a barrier; an error
+// means that nothing is known, never that something failed.
+type Ledger interface {
+	// Commit hands the container over. It returns the fate that was decided, now or before.
+	Commit(ctx context.Context, operation string) (Fate, error)
+	// Abort gives the migration up. It returns the fate that was decided, now or before.
+	Abort(ctx context.Context, operation, reason string) (Fate, error)
+	// Read returns the operation's record and its container.
+	Read(ctx context.Context, operation string) (*cluster.Operation, *cluster.Container, error)
+	// Restarted reports that a container's memory was lost in a fault, and that it was started again from disk here.
+	Restarted(ctx context.Context, operation string) error
+	// Finish releases a committed migration's lock and keeps what was measured.
+	Finish(ctx context.Context, operation string, result cluster.MoveResult) error
+}
+
+// SourceHost is what the source needs of its kernel; runtime/engine implements it.
+type SourceHost interface {
+	Status(id int) (runtime.Status, error)
+	Scan(id int) (runtime.Scan, error)
+	Freeze(ctx context.Context, id int) error
+	AssertFrozen(ctx context.Context, id int) (thawed bool, err error)
+	Thaw(ctx context.Context, s runtime.Spec) error
+	Checkpoint(s runtime.Spec, root, images string, ready func()) error
+	Settle(ctx context.Context, images string) error
+	Root(ctx context.Context, s runtime.Spec) (string, error)
+	Layer(id int) (string, error)
+	Start(ctx context.Context, s runtime.Spec) error
+	Stop(ctx context.Context, id int, systemd bool, timeout time.Duration) error
+	Kill(ctx context.Context, id int) error
+	Destroy(ctx context.Context, id int) error
+}
+
+// TargetHost is what the target needs of its kernel; runtime/engine implements it.
+type TargetHost interface {
+	Status(id int) (runtime.Status, error)
+	Layer(id int) (string, error)
+	PrepareRestore(ctx context.Context, s runtime.Spec) error
+	Restore(ctx context.Context, s runtime.Spec, images string) error
+	Resume(ctx context.Context, s runtime.Spec, opened func()) error
+	Settle(ctx context.Context, images string) error
+	Start(ctx context.Context, s runtime.Spec) error
+	Kill(ctx context.Context, id int) error
+	Destroy(ctx context.Context, id int) error
+}
+
+// Copier copies a container's private layer in passes; package transfer implements it.
+type Copier interface {
+	// Send sends what changed since prev (nil: all). Last says that the container stands still and no pass follows.
+	Send(ctx context.Context, w io.Writer, root string, prev *transfer.Manifest, last bool) (*transfer.Manifest, transfer.Stats, error)
+	Receive(ctx context.Context, r io.Reader, root string) (transfer.Stats, error)
+}
+
+// Point is the name of a step at which state can differ between the hosts; tests fail or kill at each of them.
+type Point string
+
+// The points of the source and of the target, in the order in which they are passed.
+const (
+	PointSourcePreflight Point = "source.preflight"
+	PointSourceHello     Point = "source.hello"
+	PointSourceCopy      Point = "source.copy"
+	PointSourcePrepare   Point = "source.prepare"
+	PointSourceFreeze    Point = "source.freeze"
+	PointSourceFrozen    Point = "source.frozen"
+	PointSourceDump      Point = "source.dump"
+	PointSourceDelta     Point = "source.delta"
+	PointSourceImages    Point = "source.images"
+	PointSourceAssert    Point = "source.assert"
+	PointSourceAllow     Point = "source.allow"
+	PointSourceResumed   Point = "source.resumed"
+	PointSourceEnd       Point = "source.end"
+	PointSourceFinish    Point = "source.finish"
+	PointTargetHello     Point = "target.hello"
+	PointTargetCopy      Point = "target.copy"
+	PointTargetPrepare   Point = "target.prepare"
+	PointTargetDelta     Point = "target.delta"
+	PointTargetImages    Point = "target.images"
+	PointTargetRestore   Point = "target.restore"
+	PointTargetHeld      Point = "target.held"
+	PointTargetCommit    Point = "target.commit"
+	PointTargetCommitted Point = "target.committed"
+	PointTargetResumed   Point = "target.resumed"
+)
+
+// Points lists every point.
+func Points() []Point {
+	return []Point{
+		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
+		PointSourceDelta, PointSourceImages, PointSourceAssert, PointSourceAllow, PointSourceResumed, PointSourceEnd,
+		PointSourceFinish, PointTargetHello, PointTargetCopy, PointTargetPrepare, PointTargetDelta, PointTargetImages,
+		PointTargetRestore, PointTargetHeld, PointTargetCommit, PointTargetCommitted, PointTargetResumed,
+	}
+}
+
+// Hook is called at each point of an operation; an error fails the step. Nil means none.
+type Hook func(p Point, operation string) error
+
+func (h Hook) at(p Point, operation string) error {
+	if h == nil {
+		return nil
+	}
+	return h(p, operation)
+}
+
+// ErrRefused marks a migration that was refused before anything was frozen.
+var ErrRefused = errors.New("the migration was refused")
+
+// stopTimeout is how long a container may take to shut down in an offline migration.
+const stopTimeout = 60 * time.Second

@@ -1,0 +1,317 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/transfer"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Source carries out migrations away from this host.
+type Source struct {
+	Host   SourceHost
+	Ledger Ledger
+	Copy   Copier
+	Dir    string // for checkpoints: Dir/<operation>
+	Hook   Hook
+	Log    *slog.Logger
+	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
+}
+
+// Passes over the layer are made while the container runs, until one moves so little that the pause is short.
+const (
+	maxPasses  = 4
+	smallDelta = 8 << 20 // bytes
+)
+
+// move is one migration as the source sees it.
+type move struct {
+	*Source
+	op       *cluster.Operation
+	spec     runtime.Spec
+	running  bool // when the migration began
+	live     bool
+	s        *stream
+	manifest *transfer.Manifest
+	images   string
+	clock    *stopwatch
+	frozen   time.Time     // when the freeze began; zero: not yet
+	offset   time.Duration // the target's clock minus ours
+}
+
+// Run carries a migration out, from the first message to the released lock. It returns nil when the container runs on
+// the target, and an error when it stayed here; it does not return before one of the two is decided and done.
+// Ctx ends only with the agent: then Recover of the next one takes over.
+func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+	st, err := src.Host.Status(spec.ID)
+	if err != nil {
+		return src.giveUp(ctx, op, spec, err)
+	}
+	m := &move{
+		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
+		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
+	}
+	defer os.RemoveAll(m.images)
+	conn, err := src.Dial(ctx, op.To)
+	if err != nil {
+		return src.giveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	m.s = newStream(conn)
+
+	if err := m.untilAllowed(ctx); err != nil {
+		m.sendError(err)
+		return src.giveUp(ctx, op, spec, err)
+	}
+	// The target may commit now: whatever happens, only the ledger knows how it ended.
+	var resumed resumedMsg
+	if err := m.s.expect(msgResumed, &resumed, op.To); err != nil {
+		return src.giveUp(ctx, op, spec, err)
+	}
+	if fate, err := src.fate(ctx, op.ID); err != nil || fate != Committed {
+		return src.giveUp(ctx, op, spec, errors.Join(err, fmt.Errorf("host %s says it goes on, but the hand-over is not committed", op.To)))
+	}
+	return m.finish(ctx, resumed)
+}
+
+// untilAllowed does everything up to the permission to commit; until then every failure leads back.
+func (m *move) untilAllowed(ctx context.Context) error {
+	steps := []struct {
+		point Point
+		name  string
+		do    func(context.Context) error
+	}{
+		{PointSourcePreflight, "preflight", m.preflight},
+		{PointSourceHello, "hello", m.hello},
+		{PointSourceCopy, "copy", m.copyWhileRunning},
+		{PointSourcePrepare, "prepare", m.prepare},
+		{PointSourceFreeze, "freeze", m.freeze},
+		{PointSourceFrozen, "dump", m.checkpoint},
+		{PointSourceAssert, "assert", m.assert},
+		{PointSourceAllow, "", m.allow},
+	}
+	for _, step := range steps {
+		if err := m.Hook.at(step.point, m.op.ID); err != nil {
+			return err
+		}
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+		m.clock.lap(step.name)
+	}
+	return nil
+}
+
+// preflight refuses a live migration that cannot succeed, before anything is frozen.
+func (m *move) preflight(context.Context) error {
+	if !m.live {
+		return nil
+	}
+	scan, err := m.Host.Scan(m.spec.ID)
+	if err != nil {
+		return err
+	}
+	if blockers := Preflight(scan); len(blockers) > 0 {
+		return fmt.Errorf("%w: %s", ErrRefused, blockers[0])
+	}
+	return nil
+}
+
+func (m *move) hello(context.Context) error {
+	sent := time.Now()
+	if err := m.s.send(msgHello, helloMsg{Version: 1, Operation: m.op.ID}); err != nil {
+		return err
+	}
+	var ready readyMsg
+	if err := m.s.expect(msgReady, &ready, m.op.To); err != nil {
+		return err
+	}
+	now := time.Now()
+	m.offset = time.Unix(0, ready.Clock).Sub(sent.Add(now.Sub(sent) / 2))
+	return nil
+}
+
+// pass sends what changed in the private layer since the pass before. In the last one the container stands still.
+func (m *move) pass(ctx context.Context, last bool) (int64, error) {
+	layer, err := m.Host.Layer(m.spec.ID)
+	if err != nil {
+		return 0, err
+	}
+	if err := m.s.send(msgPass, passMsg{last}); err != nil {
+		return 0, err
+	}
+	w := bulkWriter{m.s}
+	next, stats, err := m.Copy.Send(ctx, w, layer, m.manifest, last)
+	if err != nil {
+		return 0, fmt.Errorf("copy the private layer of container %d: %w", m.spec.ID, err)
+	}
+	m.manifest = next
+	return stats.Bytes, w.Close()
+}
+
+func (m *move) passDone() error {
+	var done doneMsg
+	return m.s.expect(msgPassDone, &done, m.op.To)
+}
+
+func (m *move) copyWhileRunning(ctx context.Context) error {
+	for range maxPasses {
+		n, err := m.pass(ctx, false)
+		if err != nil {
+			return err
+		}
+		if err := m.passDone(); err != nil {
+			return err
+		}
+		if n < smallDelta {
+			break
+		}
+	}
+	return nil
+}
+
+func (m *move) prepare(context.Context) error {
+	if !m.live {
+		return nil
+	}
+	if err := os.MkdirAll(m.images, 0o700); err != nil {
+		return fmt.Errorf("make the folder for the checkpoint: %w", err)
+	}
+	if err := m.s.send(msgPrepare, struct{}{}); err != nil {
+		return err
+	}
+	return m.s.expect(msgPrepared, nil, m.op.To)
+}
+
+// freeze stops the container's processes; in an offline migration they are ended.
+func (m *move) freeze(ctx context.Context) error {
+	m.frozen = time.Now()
+	if m.live {
+		return m.Host.Freeze(ctx, m.spec.ID)
+	}
+	if m.running {
+		return m.Host.Stop(ctx, m.spec.ID, m.spec.Systemd, stopTimeout)
+	}
+	return nil
+}
+
+// checkpoint writes the memory to this host's disk while the last changes of the layer cross the wire, then sends it.
+func (m *move) checkpoint(ctx context.Context) error {
+	dump := make(chan error, 1)
+	complete := make(chan struct{})
+	go func() { dump <- m.dump(ctx, complete) }()
+	err := m.Hook.at(PointSourceDelta, m.op.ID)
+	if err == nil {
+		_, err = m.pass(ctx, true)
+	}
+	if err != nil {
+		return errors.Join(err, <-dump) // CRIU is never interrupted
+	}
+	m.clock.lap("delta")
+	var dumped error
+	select {
+	case <-complete:
+	case dumped = <-dump:
+		if dumped != nil {
+			return dumped
+		}
+		dump <- nil
+	}
+	if err := m.Hook.at(PointSourceImages, m.op.ID); err == nil && m.live {
+		err = sendImages(m.s, m.images)
+	}
+	if err == nil {
+		err = m.s.send(msgRestore, struct{}{})
+	}
+	return errors.Join(err, <-dump)
+}
+
+// dump writes the checkpoint of a live container; complete is closed when its images are.
+func (m *move) dump(ctx context.Context, complete chan struct{}) error {
+	if err := m.Hook.at(PointSourceDump, m.op.ID); err != nil {
+		return err
+	}
+	if !m.live {
+		close(complete)
+		return nil
+	}
+	root, err := m.Host.Root(ctx, m.spec)
+	if err != nil {
+		return err
+	}
+	return m.Host.Checkpoint(m.spec, root, m.images, func() { close(complete) })
+}
+
+// assert reads the frozen state back: a CRIU that was killed may have thawed the container, and what it did since
+// then is not in the checkpoint.
+func (m *move) assert(ctx context.Context) error {
+	if !m.live {
+		return nil
+	}
+	thawed, err := m.Host.AssertFrozen(ctx, m.spec.ID)
+	if err != nil {
+		return err
+	}
+	if thawed {
+		return fmt.Errorf("container %d was thawed during its checkpoint; it stays here", m.spec.ID)
+	}
+	return nil
+}
+
+func (m *move) allow(context.Context) error { return m.s.send(msgAllow, struct{}{}) }
+
+// finish ends the source after the commit was read back, waits until the target has the layer on disk, and releases
+// the lock. Nothing in here can lead back.
+func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
+	m.clock.lap("restore")
+	if err := m.Hook.at(PointSourceResumed, m.op.ID); err != nil {
+		return err
+	}
+	id := m.spec.ID
+	if err := m.Host.Kill(ctx, id); err != nil {
+		m.Log.Error("end the source's copy", "container", id, "error", err)
+	}
+	if err := m.Hook.at(PointSourceEnd, m.op.ID); err != nil {
+		return err
+	}
+	if err := m.s.expect(msgDone, nil, m.op.To); err == nil {
+		if err := m.Host.Destroy(ctx, id); err != nil {
+			m.Log.Error("remove the source's copy", "container", id, "error", err)
+		}
+	}
+	m.clock.lap("clean-up")
+	if err := m.Hook.at(PointSourceFinish, m.op.ID); err != nil {
+		return err
+	}
+	return m.Ledger.Finish(ctx, m.op.ID, m.result(resumed))
+}
+
+func (m *move) result(resumed resumedMsg) cluster.MoveResult {
+	r := cluster.MoveResult{
+		From: m.op.From, To: m.op.To, Mode: m.op.Mode, Bytes: m.s.n,
+		TotalMS: milliseconds(m.clock.total()), Phases: m.clock.phases(),
+	}
+	if !m.running {
+		r.Mode = cluster.ModeOffline
+	} else {
+		r.BlackoutMS = milliseconds(time.Unix(0, resumed.Clock).Add(-m.offset).Sub(m.frozen))
+	}
+	for _, p := range resumed.Phases {
+		r.Phases = append(r.Phases, cluster.Phase{Name: "target " + p.Name, MS: p.MS})
+	}
+	return r
+}
+
+func (m *move) sendError(err error) {
+	_ = m.s.send(msgError, errorMsg{err.Error()}) // the connection may be what failed
+}

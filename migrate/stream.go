@@ -1,0 +1,213 @@
+package migrate
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// kind is what a frame of the migration stream carries.
+type kind byte
+
+const (
+	msgHello    kind = iota + 1 // source: helloMsg
+	msgReady                    // target: readyMsg
+	msgPass                     // source: passMsg, chunks of one pass over the layer follow
+	msgPassDone                 // target: doneMsg
+	msgPrepare                  // source
+	msgPrepared                 // target
+	msgImage                    // source: imageMsg, chunks of the file follow
+	msgRestore                  // source: all images were sent
+	msgAllow                    // source: frozen and read back, the target may commit
+	msgResumed                  // target: resumedMsg
+	msgDone                     // target: the layer is on disk
+	msgError                    // either: errorMsg, the last frame
+	msgChunk                    // a part of a bulk transfer; an empty one ends it
+)
+
+// maxFrame bounds what a peer can make us allocate.
+const maxFrame = 1 << 20
+
+type helloMsg struct {
+	Version   int    `json:"version"`
+	Operation string `json:"operation"`
+}
+
+type readyMsg struct {
+	Clock int64 `json:"clock"` // the target's, in Unix nanoseconds
+}
+
+type passMsg struct {
+	Last bool `json:"last"` // the container stands still; no answer is waited for
+}
+
+type doneMsg struct {
+	Bytes int64 `json:"bytes"`
+}
+
+type imageMsg struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+}
+
+type resumedMsg struct {
+	Clock  int64   `json:"clock"`  // when its first instruction was next, in the target's Unix nanoseconds
+	Phases []phase `json:"phases"` // of the target
+}
+
+type phase struct {
+	Name string  `json:"name"`
+	MS   float64 `json:"ms"`
+}
+
+type errorMsg struct {
+	Text string `json:"text"`
+}
+
+// stream is one migration's connection: frames of a kind, a length and a body.
+type stream struct {
+	r *bufio.Reader
+	w *bufio.Writer
+	n int64 // bytes of bulk data sent
+}
+
+func newStream(c io.ReadWriter) *stream {
+	return &stream{r: bufio.NewReaderSize(c, 256<<10), w: bufio.NewWriterSize(c, 256<<10)}
+}
+
+func (s *stream) frame(k kind, body []byte) error {
+	var head [5]byte
+	head[0] = byte(k)
+	binary.BigEndian.PutUint32(head[1:], uint32(len(body)))
+	if _, err := s.w.Write(head[:]); err != nil {
+		return fmt.Errorf("write to the other host: %w", err)
+	}
+	if _, err := s.w.Write(body); err != nil {
+		return fmt.Errorf("write to the other host: %w", err)
+	}
+	return nil
+}
+
+// send writes a message and everything before it.
+func (s *stream) send(k kind, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write to the other host: %w", err)
+	}
+	if err := s.frame(k, body); err != nil {
+		return err
+	}
+	if err := s.w.Flush(); err != nil {
+		return fmt.Errorf("write to the other host: %w", err)
+	}
+	return nil
+}
+
+func (s *stream) receive() (kind, []byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(s.r, head[:]); err != nil {
+		return 0, nil, fmt.Errorf("the other host hung up: %w", err)
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > maxFrame {
+		return 0, nil, fmt.Errorf("the other host sent a frame of %d bytes, more than %d are never sent", n, maxFrame)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(s.r, body); err != nil {
+		return 0, nil, fmt.Errorf("the other host hung up: %w", err)
+	}
+	return kind(head[0]), body, nil
+}
+
+// remoteError is what the other host says went wrong there.
+type remoteError struct{ host, text string }
+
+func (e *remoteError) Error() string { return e.host + ": " + e.text }
+
+// expect reads the message that must come now; an error message of the peer becomes the error.
+func (s *stream) expect(want kind, v any, peer string) error {
+	k, body, err := s.receive()
+	if err != nil {
+		return err
+	}
+	if k == msgError {
+		var m errorMsg
+		if err := json.Unmarshal(body, &m); err != nil {
+			return fmt.Errorf("%s failed, and its reason cannot be read: %w", peer, err)
+		}
+		return &remoteError{peer, m.Text}
+	}
+	if k != want {
+		return fmt.Errorf("%s sent message %d where %d was expected", peer, k, want)
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("read a message of %s: %w", peer, err)
+	}
+	return nil
+}
+
+// bulkWriter sends what is written as chunks; Close ends the transfer.
+type bulkWriter struct{ s *stream }
+
+func (b bulkWriter) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); {
+		n := min(len(p)-done, maxFrame)
+		if err := b.s.frame(msgChunk, p[done:done+n]); err != nil {
+			return done, err
+		}
+		done += n
+		b.s.n += int64(n)
+	}
+	return len(p), nil
+}
+
+func (b bulkWriter) Close() error {
+	if err := b.s.frame(msgChunk, nil); err != nil {
+		return err
+	}
+	if err := b.s.w.Flush(); err != nil {
+		return fmt.Errorf("write to the other host: %w", err)
+	}
+	return nil
+}
+
+// bulkReader reads the chunks of a transfer up to its end.
+type bulkReader struct {
+	s    *stream
+	left int
+	end  bool
+}
+
+func (b *bulkReader) Read(p []byte) (int, error) {
+	for b.left == 0 {
+		if b.end {
+			return 0, io.EOF
+		}
+		var head [5]byte
+		if _, err := io.ReadFull(b.s.r, head[:]); err != nil {
+			return 0, fmt.Errorf("the other host hung up: %w", io.ErrUnexpectedEOF)
+		}
+		n := binary.BigEndian.Uint32(head[1:])
+		if kind(head[0]) != msgChunk || n > maxFrame {
+			return 0, fmt.Errorf("the other host broke a transfer off with message %d", head[0])
+		}
+		b.left, b.end = int(n), n == 0
+	}
+	n, err := b.s.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// drain reads a transfer to its end.
+func (b *bulkReader) drain() error {
+	_, err := io.Copy(io.Discard, b)
+	return err
+}

@@ -1,0 +1,347 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Target carries out migrations to this host.
+type Target struct {
+	Name   string // of this host
+	Host   TargetHost
+	Ledger Ledger
+	Copy   Copier
+	Dir    string // for checkpoints and journals
+	Hook   Hook
+	Log    *slog.Logger
+	// Spec makes the specification of a container from its record and sees to it that its template is here.
+	Spec func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error)
+}
+
+// arrival is one migration as the target sees it.
+type arrival struct {
+	*Target
+	peer    string
+	s       *stream
+	op      *cluster.Operation
+	spec    runtime.Spec
+	images  string
+	journal journal
+	clock   *stopwatch
+	asked   bool // for the commit
+	running bool // the source's copy ran when the migration began, so ours must in the end
+}
+
+// Serve answers one migration stream from peer, whose name was authenticated. It returns when the container runs here
+// and the source knows, or when nothing of it is left here. Release is called once the operation is known, with its id;
+// the function that it returns is called when Serve has nothing more to do with it.
+func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string, claim func(operation string) (release func(), err error)) error {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	a := &arrival{Target: t, peer: peer, s: newStream(conn), clock: newStopwatch()}
+	release, err := a.hello(ctx, claim)
+	if err != nil {
+		_ = a.s.send(msgError, errorMsg{err.Error()}) // the connection may be what failed
+		return err
+	}
+	defer release()
+	if err := a.receive(ctx); err != nil {
+		_ = a.s.send(msgError, errorMsg{err.Error()})
+		if a.asked { // only the ledger knows whether there is a way back
+			return errors.Join(err, t.Recover(ctx, a.op, a.spec))
+		}
+		return errors.Join(err, a.discard(ctx))
+	}
+	return nil
+}
+
+// hello checks that the operation is real, runs, and is from the peer to us.
+func (a *arrival) hello(ctx context.Context, claim func(string) (func(), error)) (func(), error) {
+	var hello helloMsg
+	if err := a.s.expect(msgHello, &hello, a.peer); err != nil {
+		return nil, err
+	}
+	if hello.Version != 1 {
+		return nil, fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks 1; upgrade the older one", a.peer, hello.Version, a.Name)
+	}
+	op, ct, err := a.Ledger.Read(ctx, hello.Operation)
+	if err != nil {
+		return nil, fmt.Errorf("read the migration's record: %w", err)
+	}
+	if op.Kind != cluster.OpMigrate || op.Status != cluster.OpRunning || op.From != a.peer || op.To != a.Name {
+		return nil, fmt.Errorf("operation %s is no running migration from %s to %s", op.ID, a.peer, a.Name)
+	}
+	release, err := claim(op.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.prepareHello(ctx, op, ct); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *cluster.Container) (err error) {
+	if err := a.Hook.at(PointTargetHello, op.ID); err != nil {
+		return err
+	}
+	a.op, a.images = op, a.imagesOf(op.ID)
+	a.running = ct.Desired == cluster.WantRunning
+	if a.spec, err = a.Spec(ctx, ct); err != nil {
+		return err
+	}
+	// Whatever an earlier try has left would mix with what comes now.
+	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(a.images), os.MkdirAll(a.images, 0o700)); err != nil {
+		return fmt.Errorf("make the folder for the checkpoint: %w", err)
+	}
+	a.journal = journal{Operation: op.ID, Container: op.Container, Stage: stageReceiving}
+	if err := a.journal.save(a.Dir); err != nil {
+		return err
+	}
+	return a.s.send(msgReady, readyMsg{Clock: time.Now().UnixNano()})
+}
+
+// receive follows the source's messages up to the restore.
+func (a *arrival) receive(ctx context.Context) error {
+	images, err := os.OpenRoot(a.images)
+	if err != nil {
+		return fmt.Errorf("receive the checkpoint: %w", err)
+	}
+	defer images.Close()
+	for {
+		k, body, err := a.s.receive()
+		if err != nil {
+			return err
+		}
+		switch k {
+		case msgPass:
+			err = a.pass(ctx, body)
+		case msgPrepare:
+			err = a.prepare(ctx)
+		case msgImage:
+			err = receiveImage(a.s, images, body)
+		case msgRestore:
+			return a.goOn(ctx)
+		case msgError:
+			return fmt.Errorf("host %s gave up", a.peer)
+		default:
+			err = fmt.Errorf("host %s sent message %d out of turn", a.peer, k)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// prepared is true once everything for a restore from memory was made; it never is in an offline migration.
+func (a *arrival) prepared() bool { return a.journal.Stage == stagePrepared }
+
+func (a *arrival) pass(ctx context.Context, body []byte) error {
+	var msg passMsg
+	if err := json.Unmarshal(body, &msg); err != nil {
+		return fmt.Errorf("read a message of %s: %w", a.peer, err)
+	}
+	point := PointTargetCopy
+	if msg.Last {
+		point = PointTargetDelta
+		a.clock.lap("copy")
+	}
+	if err := a.Hook.at(point, a.op.ID); err != nil {
+		return err
+	}
+	layer, err := a.Host.Layer(a.spec.ID)
+	if err != nil {
+		return err
+	}
+	in := &bulkReader{s: a.s}
+	stats, err := a.Copy.Receive(ctx, in, layer)
+	if err != nil {
+		return fmt.Errorf("receive the private layer of container %d: %w", a.spec.ID, err)
+	}
+	if err := in.drain(); err != nil {
+		return err
+	}
+	if msg.Last {
+		return nil
+	}
+	return a.s.send(msgPassDone, doneMsg{stats.Bytes})
+}
+
+func (a *arrival) prepare(ctx context.Context) error {
+	if err := a.Hook.at(PointTargetPrepare, a.op.ID); err != nil {
+		return err
+	}
+	if err := a.Host.PrepareRestore(ctx, a.spec); err != nil {
+		return err
+	}
+	a.journal.Stage = stagePrepared
+	if err := a.journal.save(a.Dir); err != nil {
+		return err
+	}
+	return a.s.send(msgPrepared, struct{}{})
+}
+
+// goOn restores the copy, which is held, commits, and lets it go; or, without a checkpoint, commits and starts it from
+// disk.
+func (a *arrival) goOn(ctx context.Context) error {
+	a.clock.lap("images")
+	if err := a.Hook.at(PointTargetRestore, a.op.ID); err != nil {
+		return err
+	}
+	if a.prepared() {
+		if err := a.restore(ctx); err != nil {
+			return err
+		}
+	}
+	a.clock.lap("restore")
+	if err := a.Hook.at(PointTargetHeld, a.op.ID); err != nil {
+		return err
+	}
+	if err := a.s.expect(msgAllow, nil, a.peer); err != nil {
+		return err
+	}
+	a.clock.lap("held")
+	if err := a.commit(ctx); err != nil {
+		return err
+	}
+	a.clock.lap("commit")
+	resumed, err := a.resume(ctx)
+	if err != nil {
+		return err
+	}
+	a.clock.lap("resume")
+	if err := a.Hook.at(PointTargetResumed, a.op.ID); err != nil {
+		return err
+	}
+	return a.tell(ctx, resumed)
+}
+
+// restore restores the copy and holds it. A restore that fails is tried once more from the same images: CRIU loses a
+// rare race with systemd's inotify watches, and the source is still held.
+func (a *arrival) restore(ctx context.Context) error {
+	err := a.Host.Restore(ctx, a.spec, a.images)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	a.Log.Warn("the restore failed and is tried once more", "container", a.spec.ID, "error", err)
+	if again := errors.Join(a.Host.Kill(ctx, a.spec.ID), a.Host.PrepareRestore(ctx, a.spec)); again != nil {
+		return errors.Join(err, again)
+	}
+	return a.Host.Restore(ctx, a.spec, a.images)
+}
+
+// commit hands the container over to this host. From the first try on only the ledger knows how it ended.
+func (a *arrival) commit(ctx context.Context) error {
+	if err := a.Hook.at(PointTargetCommit, a.op.ID); err != nil {
+		return err
+	}
+	a.asked = true
+	fate, err := untilKnown(ctx, func() (Fate, error) { return a.Ledger.Commit(ctx, a.op.ID) })
+	if err != nil {
+		return err
+	}
+	if fate != Committed {
+		return errors.New("the migration was aborted while the copy was held")
+	}
+	return a.Hook.at(PointTargetCommitted, a.op.ID)
+}
+
+// resume lets the committed copy go on and returns when its first instruction was next.
+func (a *arrival) resume(ctx context.Context) (resumed time.Time, err error) {
+	opened := func() { resumed = time.Now() }
+	if a.prepared() {
+		// After this the copy may have run, and must never be restored from the same images again.
+		a.journal.Stage = stageResuming
+		if err := a.journal.save(a.Dir); err != nil {
+			return resumed, err
+		}
+		return resumed, a.Host.Resume(ctx, a.spec, opened)
+	}
+	if a.running {
+		err = a.Host.Start(ctx, a.spec)
+	}
+	opened()
+	return resumed, err
+}
+
+// tell reports to the source, first that the copy goes on, then that its layer is safe on disk.
+func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
+	msg := resumedMsg{Clock: resumed.UnixNano()}
+	for _, p := range a.clock.phases() {
+		msg.Phases = append(msg.Phases, phase(p))
+	}
+	told := a.s.send(msgResumed, msg)
+	if err := a.sync(); err != nil {
+		return err
+	}
+	if told == nil {
+		told = a.s.send(msgDone, struct{}{})
+	}
+	if told != nil || !a.finishedBySource(ctx) {
+		result := cluster.MoveResult{From: a.op.From, To: a.op.To, Mode: a.op.Mode, TotalMS: milliseconds(a.clock.total()), Phases: a.clock.phases()}
+		if err := a.Ledger.Finish(ctx, a.op.ID, result); err != nil {
+			return err
+		}
+	}
+	return a.cleanUp(a.op.ID)
+}
+
+// finishedBySource waits for the source to hang up and asks whether it has finished the operation.
+func (a *arrival) finishedBySource(ctx context.Context) bool {
+	_, _, _ = a.s.receive() // returns when the connection ends
+	op, _, err := a.Ledger.Read(ctx, a.op.ID)
+	return err == nil && op.Final()
+}
+
+// sync puts the received layer on disk: until then the source keeps its own.
+func (a *arrival) sync() error {
+	layer, err := a.Host.Layer(a.spec.ID)
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(layer)
+	if err != nil {
+		return fmt.Errorf("put the layer on disk: %w", err)
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("put the layer on disk: %w", err)
+	}
+	return nil
+}
+
+// discard removes what came of a migration that did not happen.
+func (a *arrival) discard(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
+		return fmt.Errorf("remove the copy of an aborted migration: %w", err)
+	}
+	return a.cleanUp(a.op.ID)
+}
+
+func (t *Target) imagesOf(operation string) string { return filepath.Join(t.Dir, operation) }
+func (src *Source) images(operation string) string { return filepath.Join(src.Dir, operation) }
+
+func (t *Target) cleanUp(operation string) error {
+	if err := errors.Join(os.RemoveAll(t.imagesOf(operation)), removeJournal(t.Dir, operation)); err != nil {
+		return fmt.Errorf("remove the checkpoint of a finished migration: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"path"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// slack is how far a file's change time may lie before the moment of the change: the kernel stamps files with the
+// time of its last tick.
+const slack = 20 * time.Millisecond
+
+// meta is what a pass saw of a path. Whatever is done to a file changes one of these, above all ctime.
+type meta struct {
+	ino    uint64
+	mode   uint32
+	nlink  uint32
+	size   int64
+	mtime  int64
+	ctime  int64
+	blocks []uint64 // of a large regular file: hash of each chunk that was sent, 0 for a hole
+}
+
+func metaOf(st *unix.Stat_t) meta {
+	return meta{
+		ino: st.Ino, mode: st.Mode, nlink: uint32(st.Nlink), size: st.Size,
+		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(),
+	}
+}
+
+func (m *meta) is(kind uint32) bool { return m.mode&unix.S_IFMT == kind }
+
+func (m *meta) same(o *meta) bool {
+	return m.ino == o.ino && m.mode == o.mode && m.nlink == o.nlink && m.size == o.size && m.mtime == o.mtime && m.ctime == o.ctime
+}
+
+// Manifest is what the receiver has after a pass, and what the next pass is compared with. It lives as long as the
+// passes of one migration do.
+type Manifest struct {
+	started int64 // wall clock, nanoseconds: a file that changed later than that (less slack) may have been seen too early
+	seed    maphash.Seed
+	files   map[string]*meta
+}
+
+// Len is how many paths the receiver has.
+func (m *Manifest) Len() int { return len(m.files) }
+
+// unchanged reports whether the receiver has what a path is now. A change time within the previous pass proves
+// nothing: the file may have changed again in the same tick, or through a page that was still writable.
+func (m *Manifest) unchanged(p string, now *meta) bool {
+	old := m.files[p]
+	return old != nil && old.same(now) && now.ctime < m.started-int64(slack)
+}
+
+// look walks a layer and returns its paths, parents before children, with what stat says of each.
+func look(ctx context.Context, root dir) ([]string, map[string]*meta, error) {
+	var order []string
+	found := map[string]*meta{}
+	var walk func(d dir, at string) error
+	add := func(p string, st *unix.Stat_t) {
+		m := metaOf(st)
+		order, found[p] = append(order, p), &m
+	}
+	walk = func(d dir, at string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		names, err := d.Readdirnames(-1)
+		if err != nil && !gone(err) {
+			return err
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			p := path.Join(at, name)
+			if len(p) > maxPath {
+				return fmt.Errorf("the path %.100q... is too long to be moved (%d bytes)", p, len(p))
+			}
+			st, err := d.stat(name)
+			if err != nil {
+				if gone(err) {
+					continue
+				}
+				return fmt.Errorf("look at %q: %w", p, err)
+			}
+			add(p, &st)
+			if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+				continue
+			}
+			below, err := d.sub(name)
+			if err != nil {
+				if gone(err) {
+					continue
+				}
+				return fmt.Errorf("open %q: %w", p, err)
+			}
+			if err := errors.Join(walk(below, p), below.Close()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(root.fd(), &st); err != nil {
+		return nil, nil, err
+	}
+	add(".", &st)
+	again, err := root.sub(".") // a directory is read from where its last reader left it
+	if err != nil {
+		return nil, nil, err
+	}
+	defer again.Close()
+	return order, found, walk(again, "")
+}
+
+// changed picks the paths that the receiver lacks. Names of one file travel together: if one of them is to be sent,
+// all are, or the receiver could not know that they belong together.
+func changed(order []string, found map[string]*meta, prev *Manifest) []string {
+	linked := map[uint64]bool{} // inodes with several names, one of which must be sent
+	send := func(p string) bool { return prev == nil || !prev.unchanged(p, found[p]) }
+	for _, p := range order {
+		if m := found[p]; m.nlink > 1 && !m.is(unix.S_IFDIR) && send(p) {
+			linked[m.ino] = true
+		}
+	}
+	var out []string
+	for _, p := range order {
+		if m := found[p]; send(p) || !m.is(unix.S_IFDIR) && linked[m.ino] {
+			out = append(out, p)
+		}
+	}
+	return out
+}

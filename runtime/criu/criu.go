@@ -1,0 +1,197 @@
+package criu
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Dump implements runtime.Checkpointer. The error carries CRIU's own decisive line; the full log is dump.log in the
+// images directory.
+func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) error {
+	s, err := c.startFor(images)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	dir, err := os.Open(images)
+	if err != nil {
+		return fmt.Errorf("open the folder for the checkpoint: %w", err)
+	}
+	defer dir.Close()
+	o := common(ct, dir, "dump.log")
+	o.Root = ptr(ct.Root)
+	o.Pid = ptr(int32(pid))
+	o.LeaveRunning = ptr(true)
+	o.FreezeCgroup = ptr(ct.Freezer)
+	o.GhostLimit = ptr(uint32(64 << 20))
+	o.TcpSkipInFlight = ptr(true)
+	for _, b := range ct.Binds {
+		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(b.Path), Val: ptr(b.Path)})
+	}
+	for _, path := range ct.Masked {
+		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(path), Val: ptr("/dev/null")})
+	}
+	_, err = s.do(rpc.CriuReqType_DUMP, o, func(script string, _ int) error {
+		if script == "post-dump" && ready != nil {
+			ready()
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", decisive(err, filepath.Join(images, "dump.log")))
+	}
+	return nil
+}
+
+// Restore implements runtime.Checkpointer. The full log is restore.log in the images directory.
+func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHooks) (int, error) {
+	s, err := c.startFor(images)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	dir, err := os.Open(images)
+	if err != nil {
+		return 0, fmt.Errorf("open the folder of the checkpoint: %w", err)
+	}
+	defer dir.Close()
+	root, unmount, err := bindRoot(ct.Root, images)
+	if err != nil {
+		return 0, err
+	}
+	defer unmount()
+	o := common(ct, dir, "restore.log")
+	o.Root = ptr(root)
+	o.EvasiveDevices = ptr(true)
+	for _, b := range ct.Binds {
+		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(b.Path), Val: ptr(b.Source)})
+	}
+	o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr("/dev/null"), Val: ptr("/dev/null")})
+	if o.CgRoot, err = cgroupRoots(ct.Cgroup); err != nil {
+		return 0, err
+	}
+	resp, err := s.do(rpc.CriuReqType_RESTORE, o, func(script string, pid int) error {
+		switch script {
+		case "setup-namespaces":
+			return h.Namespaces(pid)
+		case "pre-resume": // not earlier: CRIU must still stop the processes once more
+			return h.Restored(pid)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("restore: %w", decisive(err, filepath.Join(images, "restore.log")))
+	}
+	return int(resp.GetRestore().GetPid()), nil
+}
+
+// pidFile names the criu that works with these images, for a caller that comes after one that died.
+const pidFile = "criu.pid"
+
+func (c Criu) startFor(images string) (*session, error) {
+	s, err := c.start()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(images, pidFile), []byte(strconv.Itoa(s.cmd.Process.Pid)), 0o600); err != nil {
+		s.close()
+		return nil, fmt.Errorf("note the pid of criu: %w", err)
+	}
+	return s, nil
+}
+
+// Settle implements runtime.Checkpointer. A criu whose caller has died finds its socket closed at the next question
+// and undoes what it was doing.
+func (c Criu) Settle(ctx context.Context, images string) error {
+	b, err := os.ReadFile(filepath.Join(images, pidFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the pid of criu: %w", err)
+	}
+	pid, err := strconv.Atoi(string(b))
+	if err != nil {
+		return fmt.Errorf("read the pid of criu: %w", err)
+	}
+	for {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err != nil || string(name) != "criu\n" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for criu (pid %d) to end: %w", pid, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// common are the options that dump and restore must agree on. The network is an empty namespace, filled by us; nothing
+// is locked by CRIU, because the container's port on the bridge is closed.
+func common(ct runtime.Checkpoint, images *os.File, log string) *rpc.CriuOpts {
+	return &rpc.CriuOpts{
+		ImagesDirFd:       ptr(int32(images.Fd())),
+		LogLevel:          ptr(int32(2)),
+		LogFile:           ptr(log),
+		NotifyScripts:     ptr(true),
+		TcpEstablished:    ptr(true),
+		FileLocks:         ptr(true),
+		ExtUnixSk:         ptr(true),
+		OrphanPtsMaster:   ptr(true),
+		ManageCgroups:     ptr(true),
+		ManageCgroupsMode: ptr(rpc.CriuCgMode_FULL),
+		NetworkLock:       ptr(rpc.CriuNetworkLockMethod_SKIP),
+		EmptyNs:           ptr(uint32(unix.CLONE_NEWNET)),
+	}
+}
+
+// bindRoot binds the root to a place of its own, because CRIU wants a mount point whose parent is not overmounted.
+func bindRoot(root, images string) (string, func(), error) {
+	dir := images + ".root"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, fmt.Errorf("make the mount point of a restore: %w", err)
+	}
+	if err := unix.Mount(root, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return "", nil, fmt.Errorf("bind the root of a restore: %w", err)
+	}
+	return dir, func() {
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+		_ = os.Remove(dir)
+	}, nil
+}
+
+// decisive adds the line of CRIU's log that says what went wrong.
+func decisive(err error, log string) error {
+	f, ferr := os.Open(log)
+	if ferr != nil {
+		return err
+	}
+	defer f.Close()
+	line := ""
+	s := bufio.NewScanner(f)
+	s.Buffer(make([]byte, 64<<10), 1<<20)
+	for s.Scan() {
+		// The first error is the cause; those that follow are its consequences. A limit that cannot be raised is none.
+		if _, text, ok := strings.Cut(s.Text(), "Error ("); ok && line == "" && !strings.Contains(text, "rlimit: ") {
+			_, line, _ = strings.Cut(text, "): ")
+		}
+	}
+	if line == "" {
+		return err
+	}
+	return fmt.Errorf("criu: %s (%w)", line, err)
+}

@@ -1,0 +1,163 @@
+// Package criu drives CRIU without a command line in between: one `criu swrk` process per checkpoint or restore, spoken
+// to over a socket. It owns the protocol and CRIU's options; freezing, networks, roots and cgroup limits are made by
+// the caller.
+//
+// The one rule for callers: a container must already be frozen by its cgroup before Dump, and its frozen state must be
+// read back after Dump, because a CRIU that is killed may thaw it.
+package criu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sys/unix"
+)
+
+// Criu knows where the program is.
+type Criu struct{ Binary string }
+
+// session is one criu process that waits for a request.
+type session struct {
+	cmd  *exec.Cmd
+	conn *net.UnixConn
+}
+
+// start runs criu. It is not killed with the context: a criu that is
+// killed in a dump may leave the container's processes broken, so it is let finish.
+func (c Criu) start() (*session, error) {
+	fds, err := unix.Socketpair(unix.AF_LOCAL, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "criu"), os.NewFile(uintptr(fds[1]), "criu")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	cmd := exec.Command(c.Binary, "swrk", "3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null")
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	return &session{cmd, conn.(*net.UnixConn)}, nil
+}
+
+// notifyFunc answers a notification of CRIU; an error makes CRIU undo what it is doing.
+type notifyFunc func(script string, pid int) error
+
+// do sends a request and answers notifications until the result comes.
+func (s *session) do(t rpc.CriuReqType, opts *rpc.CriuOpts, notify notifyFunc) (*rpc.CriuResp, error) {
+	if err := s.send(&rpc.CriuReq{Type: &t, Opts: opts}); err != nil {
+		return nil, err
+	}
+	var refused error
+	for {
+		resp, err := s.receive()
+		if err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		if resp.GetType() != rpc.CriuReqType_NOTIFY {
+			if !resp.GetSuccess() {
+				return resp, errors.Join(refused, fmt.Errorf("refused with errno %d", resp.GetCrErrno()))
+			}
+			return resp, nil
+		}
+		n := resp.GetNotify()
+		if err := notify(n.GetScript(), int(n.GetPid())); err != nil {
+			refused = err
+		}
+		if err := s.send(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_NOTIFY), NotifySuccess: ptr(refused == nil)}); err != nil {
+			return nil, errors.Join(refused, err)
+		}
+	}
+}
+
+func (s *session) send(req *rpc.CriuReq) error {
+	b, err := req.MarshalVT()
+	if err != nil {
+		return fmt.Errorf("speak to criu: %w", err)
+	}
+	if _, err := s.conn.Write(b); err != nil {
+		return fmt.Errorf("speak to criu: %w", err)
+	}
+	return nil
+}
+
+func (s *session) receive() (*rpc.CriuResp, error) {
+	buf, oob := make([]byte, 64<<10), make([]byte, 4<<10)
+	n, oobn, _, _, err := s.conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return nil, fmt.Errorf("listen to criu: %w", err)
+	}
+	if n == 0 {
+		return nil, errors.New("criu ended without an answer")
+	}
+	closeRights(oob[:oobn])
+	resp := new(rpc.CriuResp)
+	if err := resp.UnmarshalVT(buf[:n]); err != nil {
+		return nil, fmt.Errorf("understand criu: %w", err)
+	}
+	return resp, nil
+}
+
+// closeRights closes descriptors that came with a message; none of them is wanted.
+func closeRights(oob []byte) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return
+	}
+	for i := range msgs {
+		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}
+	}
+}
+
+// close ends the conversation and waits for the process.
+func (s *session) close() {
+	s.conn.Close()
+	_ = s.cmd.Wait() // what went wrong was said in the answer
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// Version returns CRIU's version as 10000*major + 100*minor + patch.
+func (c Criu) Version() (int, error) {
+	s, err := c.start()
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	t := rpc.CriuReqType_VERSION
+	if err := s.send(&rpc.CriuReq{Type: &t}); err != nil {
+		return 0, err
+	}
+	resp, err := s.receive()
+	if err != nil {
+		return 0, err
+	}
+	v := resp.GetVersion()
+	return int(v.GetMajorNumber())*10000 + int(v.GetMinorNumber())*100 + int(v.GetSublevel()), nil
+}
+
+// Check runs CRIU's own check of the kernel. It also fills CRIU's cache of what the kernel can do, which saves tens of
+// milliseconds at the next start; the cache lives in /run, when that is a tmpfs.
+func (c Criu) Check(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, c.Binary, "check").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("criu check: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Freeze closes the container's port and stops its processes; nothing of it moves or gets out any more.
+func (e *Engine) Freeze(ctx context.Context, id int) error {
+	if err := e.Cgroups.Freeze(ctx, id); err != nil {
+		return fmt.Errorf("freeze container %d: %w", id, err)
+	}
+	if err := e.Network.Close(id); err != nil {
+		return fmt.Errorf("close the port of container %d: %w", id, err)
+	}
+	return nil
+}
+
+// AssertFrozen freezes again, which a CRIU that was killed may have undone, and reads the state back. Moved says that
+// the processes had been thawed in between: what was checkpointed may then be out of date.
+func (e *Engine) AssertFrozen(ctx context.Context, id int) (moved bool, err error) {
+	frozen, err := e.Cgroups.Frozen(id)
+	if err != nil {
+		return false, err
+	}
+	if !frozen {
+		if err := e.Cgroups.Freeze(ctx, id); err != nil {
+			return true, fmt.Errorf("freeze container %d again: %w", id, err)
+		}
+	}
+	return !frozen, nil
+}
+
+// Thaw lets a frozen container go on, with its port open again.
+func (e *Engine) Thaw(ctx context.Context, s runtime.Spec) error {
+	return errors.Join(e.Network.Open(s.ID, s.NIC), e.Cgroups.Thaw(ctx, s.ID))
+}
+
+// Checkpoint writes the memory and kernel state of a frozen container into the images folder; it stays frozen.
+// Ready is called when the images are complete.
+func (e *Engine) Checkpoint(s runtime.Spec, root, images string, ready func()) error {
+	st, err := e.OCI.Status(s.ID)
+	if err != nil {
+		return err
+	}
+	if !st.Running {
+		return fmt.Errorf("container %d: %w", s.ID, runtime.ErrNotRunning)
+	}
+	return e.Checkpoints.Dump(e.describe(s.ID, root), st.PID, images, ready)
+}
+
+func (e *Engine) describe(id int, root string) runtime.Checkpoint {
+	binds, masked := e.OCI.Checkpoint(root, e.Cgroups.Path(id))
+	return runtime.Checkpoint{
+		Root: root, Binds: binds, Masked: masked, Cgroup: e.Cgroups.Path(id), Freezer: e.Cgroups.Freezer(id),
+	}
+}
+
+// Root mounts the container's root if it is not mounted, and returns its path.
+func (e *Engine) Root(ctx context.Context, s runtime.Spec) (string, error) { return e.mount(ctx, s) }
+
+// Layer is the folder of the container's private layer.
+func (e *Engine) Layer(id int) (string, error) {
+	if err := e.Roots.Create(id); err != nil {
+		return "", err
+	}
+	return e.Roots.Layer(id), nil
+}
+
+// PrepareRestore makes everything for a restore that does not need the source to stand still. The root is unmounted
+// again: the layer is going to be written from outside.
+func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec) error {
+	root, err := e.mount(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := e.Cgroups.Create(s.ID, s.Limits, s.UIDBase); err != nil {
+		return err
+	}
+	if err := e.OCI.Prepare(ctx, s, root, e.Cgroups.Path(s.ID)); err != nil {
+		return err
+	}
+	return e.unmount(s.ID)
+}
+
+func (e *Engine) unmount(id int) error {
+	return errors.Join(e.Roots.Unmount(id), e.Roots.Reset(id))
+}
+
+// Restore makes a copy of a checkpointed container here and holds it: it is frozen, its port is closed, and nothing of
+// it has run when Restore returns. It stays so even if the agent dies. Resume lets it go on.
+func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (err error) {
+	root, err := e.mount(ctx, s)
+	if err != nil {
+		return err
+	}
+	pid, err := e.Checkpoints.Restore(e.describe(s.ID, root), images, runtime.RestoreHooks{
+		Namespaces: func(pid int) error { return e.Network.Plug(ctx, s.ID, pid, s.NIC, true) },
+		Restored:   func(int) error { return e.Cgroups.Hold(s.ID) },
+	})
+	if err != nil {
+		return err
+	}
+	frozen, err := e.Cgroups.Frozen(s.ID)
+	if err != nil {
+		return err
+	}
+	if !frozen {
+		return errors.Join(fmt.Errorf("the restored copy of container %d was not held", s.ID), e.Cgroups.KillAll(ctx, s.ID))
+	}
+	// CRIU makes the folders between the container's cgroup and those with processes as root.
+	if err := e.Cgroups.Delegate(s.ID, s.UIDBase); err != nil {
+		return err
+	}
+	return e.OCI.Adopt(s.ID, pid)
+}
+
+// Resume opens the network of a held copy and lets it go on. Opened is called when its first instruction is next.
+func (e *Engine) Resume(ctx context.Context, s runtime.Spec, opened func()) error {
+	if err := e.Network.Open(s.ID, s.NIC); err != nil {
+		return err
+	}
+	opened()
+	if err := e.Cgroups.Thaw(ctx, s.ID); err != nil {
+		return err
+	}
+	return e.Cgroups.Update(s.ID, s.Limits)
+}
+
+// Scan reads what a checkpoint of a running container will meet.
+func (e *Engine) Scan(id int) (runtime.Scan, error) {
+	st, err := e.OCI.Status(id)
+	if err != nil {
+		return runtime.Scan{}, err
+	}
+	if !st.Running {
+		return runtime.Scan{}, fmt.Errorf("container %d: %w", id, runtime.ErrNotRunning)
+	}
+	pids, err := e.Cgroups.PIDs(id)
+	if err != nil {
+		return runtime.Scan{}, err
+	}
+	return e.Checkpoints.Scan(st.PID, pids)
+}
+
+// Settle returns when no checkpoint or restore with these images, begun by an agent that died, is under way any more.
+func (e *Engine) Settle(ctx context.Context, images string) error {
+	return e.Checkpoints.Settle(ctx, images)
+}

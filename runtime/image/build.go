@@ -1,0 +1,163 @@
+package image
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// DefaultCacheDir is where Build keeps what it built.
+const DefaultCacheDir = "/var/cache/vzcluster/templates"
+
+// base is what a system container needs beyond a minimal Debian.
+var base = []string{"systemd-sysv", "dbus", "iproute2", "procps", "openssh-server"}
+
+// recipe changes when the same packages are to give another archive; it is part of the cache's key.
+const recipe = "1"
+
+// BuildOptions steer Build. The zero value is right for most.
+type BuildOptions struct {
+	Include  []string  // more packages
+	Fresh    bool      // build even if the cache has it
+	CacheDir string    // "": DefaultCacheDir
+	Log      io.Writer // gets lines for people; nil: nobody does
+}
+
+// Build makes the archive of a known template on this machine and returns its path: "debian-12" and "debian-13" with
+// mmdebstrap from the network, "busybox" from this machine's static busybox. A result that is cached is used again,
+// and the log says how old it is.
+func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
+	o.CacheDir = cmp.Or(o.CacheDir, DefaultCacheDir)
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	var path string
+	var err error
+	switch name {
+	case "debian-12":
+		path, err = debian(ctx, name, "bookworm", o)
+	case "debian-13":
+		path, err = debian(ctx, name, "trixie", o)
+	case "busybox":
+		path, err = busybox(ctx, o)
+	default:
+		return "", fmt.Errorf("there is no recipe for a template named %q: debian-12, debian-13 and busybox can be built, anything else can be imported from a file", name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// debian builds a Debian suite with its packages.
+func debian(ctx context.Context, name, suite string, o BuildOptions) (string, error) {
+	packages := append(slices.Clone(base), o.Include...)
+	slices.Sort(packages)
+	packages = slices.Compact(packages)
+	for _, p := range packages {
+		if !regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`).MatchString(p) {
+			return "", fmt.Errorf("%q is no package name", p)
+		}
+	}
+	path := cached(o.CacheDir, name, append(packages, suite, recipe)...)
+	if info, err := os.Stat(path); err == nil && !o.Fresh {
+		fmt.Fprintf(o.Log, "%s: using %s, built %s ago (--fresh builds it anew)\n", name, path, age(time.Since(info.ModTime())))
+		return path, nil
+	}
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return "", errors.New("mmdebstrap is not installed: apt-get install mmdebstrap")
+	}
+	fmt.Fprintf(o.Log, "%s: building %s with mmdebstrap from %s\n", name, suite, strings.Join(packages, ", "))
+	args := []string{"--quiet", "--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
+	for _, dir := range []string{"man", "info", "locale", "doc"} { // nobody reads them in a container; licences stay
+		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
+	}
+	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=path-include=/usr/share/locale/locale.alias", suite, "-")
+	return path, save(path, func(w io.Writer) error {
+		var said bytes.Buffer
+		cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+		cmd.Stdout, cmd.Stderr = w, io.MultiWriter(&said, o.Log)
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it cleans up after itself
+		cmd.WaitDelay = 10 * time.Second
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("mmdebstrap failed (%w): %s", err, complaint(said.String()))
+		}
+		return nil
+	})
+}
+
+// complaint picks what matters out of mmdebstrap's and apt's output.
+func complaint(said string) string {
+	var lines []string
+	for line := range strings.Lines(said) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "E: ") {
+			lines = append(lines, strings.TrimPrefix(line, "E: "))
+		}
+	}
+	if len(lines) == 0 {
+		return "it gave no reason"
+	}
+	return strings.Join(lines[:min(3, len(lines))], "; ")
+}
+
+// cached is the path of an archive that was built from some ingredients.
+func cached(dir, name string, ingredients ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(ingredients, "\n")))
+	return filepath.Join(dir, name+"-"+hex.EncodeToString(sum[:6])+".tar.zst")
+}
+
+// save writes a compressed archive under its name, all of it or nothing.
+func save(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	defer f.Close()
+	z, err := zstd.NewWriter(f)
+	if err != nil {
+		return err
+	}
+	if err := write(z); err != nil {
+		return errors.Join(err, z.Close())
+	}
+	if err := errors.Join(z.Close(), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// age rounds a duration to what people say.
+func age(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}

@@ -1,0 +1,112 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	goruntime "runtime"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// inNamespace runs f on a thread of its own inside the network namespace of a process.
+func inNamespace(pid int, f func() error) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return fmt.Errorf("cannot open the network namespace of process %d: %w", pid, err)
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		goruntime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("cannot enter the network namespace of process %d: %w", pid, err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// configure brings up loopback and the NIC of the namespace it runs in.
+func configure(nic runtime.NIC) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	name := insideName(nic)
+	if err := tune(name, nic.Addresses); err != nil {
+		return err
+	}
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("cannot bring loopback up: %w", err)
+	}
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("NIC %s: %w", name, err)
+	}
+	for _, p := range nic.Addresses {
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // it is ours; detection would silence the container for a second
+		}
+		if err := h.AddrReplace(link, a); err != nil {
+			return fmt.Errorf("cannot add address %s: %w", p, err)
+		}
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("cannot bring %s up: %w", name, err)
+	}
+	return defaultRoute(h, link, nic)
+}
+
+func defaultRoute(h *netlink.Handle, link netlink.Link, nic runtime.NIC) error {
+	if !nic.Gateway.IsValid() {
+		return nil
+	}
+	r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: nic.Gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	for _, p := range nic.Addresses {
+		if p.Masked().Contains(nic.Gateway) {
+			r.Flags = 0
+		}
+	}
+	if err := h.RouteReplace(r); err != nil {
+		return fmt.Errorf("cannot set the default route via %s: %w", nic.Gateway, err)
+	}
+	return nil
+}
+
+// tune sets the namespace's own sysctls; /proc/sys/net shows those of the namespace of the thread that opens it.
+// Go's servers listen on MPTCP when they can, which CRIU cannot dump.
+func tune(name string, addrs []netip.Prefix) error {
+	v6 := "1"
+	for _, p := range addrs {
+		if p.Addr().Is6() {
+			v6 = "0"
+		}
+	}
+	for _, s := range []struct{ key, value string }{
+		{"mptcp/enabled", "0"}, {"ipv6/conf/" + name + "/disable_ipv6", v6}, {"ipv6/conf/" + name + "/accept_dad", "0"},
+	} {
+		err := os.WriteFile("/proc/sys/net/"+s.key, []byte(s.value), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without it needs no switching off
+			return fmt.Errorf("cannot set net/%s: %w", s.key, err)
+		}
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,229 @@
+// Package network plugs containers into a bridge of their host: a veth pair with an address of its own for each, kept
+// from speaking for others, held back during a migration and announced to the LAN afterwards. It also answers DNS for
+// container names. It allocates no addresses and touches no interface, route or firewall table that is not its own,
+// except the uplink that it was told to put into the bridge.
+//
+// The one rule for callers: a port that was plugged with hold stays silent until Open; open it only when the hand-over
+// is committed.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Config describes a host's side of the containers' network.
+type Config struct {
+	Bridge  string       // empty: "vzbr0"
+	Uplink  string       // interface that becomes a port of the bridge, which takes over its addresses and routes; empty: none
+	Address string       // CIDR address of the bridge; empty: leave as it is
+	Pool    netip.Prefix // what containers have addresses of
+	NAT     bool         // masquerade what containers send beyond the pool, and forward it
+	Log     *slog.Logger // nil: discarded
+}
+
+// Network implements runtime.Network in the network namespace of its process. Its methods may be called concurrently
+// for different containers.
+type Network struct {
+	conf Config
+	log  *slog.Logger
+}
+
+var _ runtime.Network = (*Network)(nil)
+
+// New checks the configuration; nothing is changed before Setup.
+func New(c Config) (*Network, error) {
+	if c.Bridge == "" {
+		c.Bridge = "vzbr0"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Address != "" {
+		if _, err := netip.ParsePrefix(c.Address); err != nil {
+			return nil, fmt.Errorf("address of the bridge: %w", err)
+		}
+	}
+	if c.NAT && !c.Pool.IsValid() {
+		return nil, errors.New("address translation needs the pool that containers have addresses of")
+	}
+	return &Network{conf: c, log: c.Log}, nil
+}
+
+// PortName is the host end of a container's NIC.
+func PortName(id int) string { return "vz" + strconv.Itoa(id) }
+
+// Plug makes the container's NIC inside the network namespace of process pid, replacing what an earlier attempt left
+// there. It returns when the link has carrier, so that Open has nothing to wait for.
+func (n *Network) Plug(ctx context.Context, id, pid int, nic runtime.NIC, hold bool) (err error) {
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return fmt.Errorf("cannot plug container %d: %w", id, err)
+	}
+	if err := n.Unplug(id); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot plug container %d: %w", id, err)
+			_ = n.Unplug(id)
+		}
+	}()
+	if err := guard(id, mac, nic.Addresses); err != nil {
+		return err
+	}
+	bridge, err := netlink.LinkByName(n.conf.Bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Flags = PortName(id), bridge.Attrs().MTU, net.FlagUp
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: insideName(nic), PeerHardwareAddr: mac,
+		PeerNamespace: netlink.NsPid(pid), PeerMTU: uint32(attrs.MTU),
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("cannot make the NIC: %w", err)
+	}
+	if err := inNamespace(pid, func() error { return configure(nic) }); err != nil {
+		return err
+	}
+	if err := waitUp(ctx, attrs.Name); err != nil {
+		return err
+	}
+	if hold {
+		return nil
+	}
+	return n.Open(id, nic)
+}
+
+// Open puts the port into the bridge and announces the addresses, so that the bridges and switches of the LAN send the
+// container's frames here from now on.
+func (n *Network) Open(id int, nic runtime.NIC) error {
+	if err := n.open(id, nic); err != nil {
+		return fmt.Errorf("cannot open the NIC of container %d: %w", id, err)
+	}
+	return nil
+}
+
+func (n *Network) open(id int, nic runtime.NIC) error {
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return err
+	}
+	port, err := netlink.LinkByName(PortName(id))
+	if err != nil {
+		return err
+	}
+	bridge, err := netlink.LinkByName(n.conf.Bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
+	}
+	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+		if err := netlink.LinkSetMaster(port, bridge); err != nil {
+			return fmt.Errorf("cannot join bridge %s: %w", n.conf.Bridge, err)
+		}
+	}
+	if err := waitForwarding(PortName(id)); err != nil {
+		return err
+	}
+	// This bridge has learned the address at its uplink while the container was elsewhere.
+	if err := learn(port, mac); err != nil {
+		return err
+	}
+	return announce(bridge.Attrs().Index, mac, nic.Addresses)
+}
+
+// Close takes the port out of the bridge; the kernel drops what the bridge had learned behind it.
+func (n *Network) Close(id int) error {
+	port, err := find(PortName(id))
+	if port == nil {
+		return err
+	}
+	if port.Attrs().MasterIndex == 0 {
+		return nil
+	}
+	if err := netlink.LinkSetNoMaster(port); err != nil {
+		return fmt.Errorf("cannot close the NIC of container %d: %w", id, err)
+	}
+	return nil
+}
+
+// Unplug removes the NIC and its firewall rules.
+func (n *Network) Unplug(id int) error {
+	port, err := find(PortName(id))
+	if err != nil {
+		return err
+	}
+	if port != nil {
+		if err := netlink.LinkDel(port); err != nil && !absent(err) {
+			return fmt.Errorf("cannot unplug container %d: %w", id, err)
+		}
+	}
+	return unguard(id)
+}
+
+// insideName is the NIC's name in the container.
+func insideName(nic runtime.NIC) string {
+	if nic.Name == "" {
+		return "eth0"
+	}
+	return nic.Name
+}
+
+// find returns nil for an absent link.
+func find(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot look up interface %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// waitUp waits until the kernel has noticed the carrier. A port that joins the bridge before that starts blocked.
+func waitUp(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return poll(ctx, fmt.Sprintf("interface %s has no carrier", name), func() bool {
+		b, err := os.ReadFile("/sys/class/net/" + name + "/operstate")
+		return err == nil && strings.TrimSpace(string(b)) == "up"
+	})
+}
+
+// waitForwarding returns at once after waitUp, as the bridge has no spanning tree.
+func waitForwarding(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	const forwarding = "3"
+	return poll(ctx, fmt.Sprintf("bridge port %s does not forward", name), func() bool {
+		b, err := os.ReadFile("/sys/class/net/" + name + "/brport/state")
+		return err == nil && strings.TrimSpace(string(b)) == forwarding
+	})
+}
+
+// poll asks every 200 microseconds.
+func poll(ctx context.Context, what string, done func() bool) error {
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		case <-time.After(200 * time.Microsecond):
+		}
+	}
+	return nil
+}

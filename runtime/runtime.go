@@ -1,0 +1,231 @@
+// Package runtime holds the contracts of what one host does for its containers: images, roots, network, cgroups, the
+// OCI runtime and checkpoints. It is a leaf: it knows nothing of the cluster, and its adapters (subpackages) know
+// only it, never each other; runtime/engine puts them together.
+//
+// The one rule for callers: a Spec comes from the replicated state, never from an image, a stream or a checkpoint.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNotFound   = errors.New("not found")
+	ErrNotRunning = errors.New("not running")
+	ErrNoTemplate = errors.New("the template is not on this host")
+)
+
+// UIDs is how many host uids and gids each container's user namespace spans.
+const UIDs = 65536
+
+// Limits bound one container. Zero means no limit, except CPUUnits (zero is taken as 1024).
+type Limits struct {
+	RAM      int64 // bytes
+	Swap     int64 // bytes beyond RAM
+	MilliCPU int64 // thousandths of a core
+	CPUUnits int64 // weight, 1024 is normal
+}
+
+// NIC is a container's network card.
+type NIC struct {
+	Name      string // inside, "eth0"
+	MAC       string
+	Addresses []netip.Prefix
+	Gateway   netip.Addr // default route; the zero Addr means none
+}
+
+// Spec is everything a host must know to make one container real.
+type Spec struct {
+	ID       int // CTID
+	Name     string
+	Hostname string
+	Template string   // digest of the template
+	Init     []string // PID 1 and its arguments
+	Systemd  bool     // PID 1 is systemd
+	UIDBase  uint32
+	Limits   Limits
+	NIC      NIC
+	DNS      []string // name servers
+	Search   string   // DNS search domain
+}
+
+// Status is what the kernel says about a container.
+type Status struct {
+	Running bool
+	Frozen  bool
+	PID     int // of the container's init in the host's pid namespace, 0 when not running
+}
+
+// Images keeps templates by digest as unpacked, read-only trees (uids unshifted).
+type Images interface {
+	// Path returns the unpacked tree of a template, or ErrNoTemplate.
+	Path(digest string) (string, error)
+}
+
+// Roots makes and removes container roots: an overlay of the template below and the container's private layer above,
+// mounted with the container's uid range by idmapped mounts, so that both are unshifted on disk.
+type Roots interface {
+	// Create makes an empty private layer for a container (idempotent).
+	Create(id int) error
+	// Mount mounts the root and returns its path; mounting a mounted root returns the path again.
+	Mount(ctx context.Context, spec Spec, template string) (string, error)
+	// Personalize gives a mounted root what must be its own: hostname, hosts, resolv.conf, and at the first start
+	// machine-id and ssh host keys. It never follows a link out of the root.
+	Personalize(spec Spec, root string) error
+	// Unmount unmounts the root (idempotent).
+	Unmount(id int) error
+	// Layer returns the private layer's directory ("upper" of the overlay).
+	Layer(id int) string
+	// Reset removes the overlay's work directory contents, needed after the layer was written from outside.
+	Reset(id int) error
+	// Remove unmounts and deletes root and layer (idempotent).
+	Remove(id int) error
+}
+
+// Network plugs containers into the host's bridge.
+type Network interface {
+	// Setup makes the bridge and what goes with it (idempotent).
+	Setup(ctx context.Context) error
+	// Plug makes the container's NIC inside the network namespace of process pid: MAC, addresses, routes, lo up,
+	// MPTCP off. With hold, the port is kept out of the bridge until Open.
+	Plug(ctx context.Context, id, pid int, nic NIC, hold bool) error
+	// Open lets a held port's frames through and announces the addresses to the neighbours.
+	Open(id int, nic NIC) error
+	// Close takes the port out of the bridge: nothing gets in or out (idempotent).
+	Close(id int) error
+	// Unplug removes the NIC (idempotent).
+	Unplug(id int) error
+}
+
+// Cgroups owns the containers' cgroups; v1, hybrid and v2 have the same meaning.
+type Cgroups interface {
+	// Path is the cgroup path of a container, the same on every host ("/vz/101").
+	Path(id int) string
+	// Create makes the cgroup in every hierarchy, sets the limits and hands the delegated part to uid:uid.
+	Create(id int, l Limits, uid uint32) error
+	// Update changes limits, all or nothing.
+	Update(id int, l Limits) error
+	// Delegate hands the subtree that systemd inside manages to uid:uid.
+	Delegate(id int, uid uint32) error
+	// Hold asks for a freeze without waiting for it: what enters the cgroup from now on does not run.
+	Hold(id int) error
+	// Freeze freezes and returns when every process stands still; Thaw is its opposite.
+	Freeze(ctx context.Context, id int) error
+	Thaw(ctx context.Context, id int) error
+	// Frozen reads the state back.
+	Frozen(id int) (bool, error)
+	// Freezer is the directory of the cgroup that freezes the container.
+	Freezer(id int) string
+	// PIDs lists the processes of the container, sub-cgroups included, in the host's pid namespace.
+	PIDs(id int) ([]int, error)
+	// KillAll kills every process of the container with SIGKILL and returns when they are gone; frozen or not.
+	KillAll(ctx context.Context, id int) error
+	// Remove deletes the cgroup (idempotent).
+	Remove(id int) error
+	// Usage says what the container uses now.
+	Usage(id int) (Usage, error)
+}
+
+// Checkpoint says what a checkpointer must know of a container besides its processes.
+type Checkpoint struct {
+	Root    string   // mount point of its root
+	Binds   []Bind   // bind mounts inside, from the root itself or from the host
+	Masked  []string // files inside that are hidden behind /dev/null
+	Cgroup  string   // its path in every hierarchy, seen from this host
+	Freezer string   // directory of the cgroup that freezes it
+}
+
+// Bind is a bind mount inside a container.
+type Bind struct {
+	Path   string // inside
+	Source string // on this host
+}
+
+// RestoreHooks are called at the stages of a restore; an error from one of them kills the half-restored copy.
+type RestoreHooks struct {
+	// Namespaces is called when the namespaces exist: the NIC is plugged in here.
+	Namespaces func(pid int) error
+	// Restored is called when everything is restored and nothing runs yet: the cgroup is frozen here. What CRIU thinks
+	// of an error is not to be relied upon: the caller reads the frozen state back.
+	Restored func(pid int) error
+}
+
+// Checkpointer writes and restores the memory and kernel state of containers.
+type Checkpointer interface {
+	// Dump writes a checkpoint of the frozen process tree under pid into the images directory and leaves the
+	// processes as they were. Ready is called once all images are complete, some time before Dump returns. The frozen
+	// state must be read back afterwards.
+	Dump(ct Checkpoint, pid int, images string, ready func()) error
+	// Restore makes the processes of a checkpoint and returns the pid of their init. They enter the container's cgroup,
+	// and do not run if that is frozen by then.
+	Restore(ct Checkpoint, images string, h RestoreHooks) (int, error)
+	// Settle returns when no Dump or Restore with these images, begun by a caller that died, is under way any more.
+	Settle(ctx context.Context, images string) error
+	// Scan reads what a checkpoint of these processes would meet.
+	Scan(init int, pids []int) (Scan, error)
+}
+
+// Process is what the kernel shows of one of a container's processes that matters for a checkpoint.
+type Process struct {
+	PID        int
+	Name       string
+	Unit       string            // systemd unit inside, "" if unknown
+	Foreign    bool              // its parent is outside of the container: it was started by exec
+	Namespaces map[string]string // kind -> identity
+	Files      []string          // what its descriptors point to
+}
+
+// Scan is a container as a checkpoint will find it.
+type Scan struct {
+	Init      int // pid
+	Processes []Process
+	Mounts    []Mount // of init's mount namespace
+}
+
+// Mount is a file system mounted inside a container.
+type Mount struct{ Path, Type string }
+
+// Usage is what a container consumes.
+type Usage struct {
+	RAM      int64 `json:"ram"`       // bytes
+	CPUUsec  int64 `json:"cpu_usec"`  // CPU time so far, microseconds
+	PIDs     int64 `json:"pids"`      // processes and threads
+	OOMKills int64 `json:"oom_kills"` // since the start
+}
+
+// ExecOptions say how to run a command inside.
+type ExecOptions struct {
+	Args   []string
+	Env    []string
+	TTY    *os.File // the slave of a pseudo terminal; then Stdin, Stdout and Stderr are not used
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// OCI starts, enters and ends containers.
+type OCI interface {
+	// Create makes the container's namespaces and returns the pid of its waiting init.
+	Create(ctx context.Context, spec Spec, root, cgroup string) (pid int, err error)
+	// Start lets the waiting init go.
+	Start(ctx context.Context, id int) error
+	// Status reports what is known of the container; an unknown one is simply not running.
+	Status(id int) (Status, error)
+	// Exec runs a command inside and returns its exit code.
+	Exec(ctx context.Context, id int, o ExecOptions) (int, error)
+	// Forget drops the runtime's own record of a container whose processes are gone (idempotent).
+	Forget(id int) error
+	// Volatile lists the folders of a root that must be there and empty when a container boots, with their modes.
+	Volatile() map[string]os.FileMode
+	// Checkpoint describes a container with the given root to a checkpointer.
+	Checkpoint(root, cgroup string) (binds []Bind, masked []string)
+	// Prepare leaves the runtime's record of a container that is going to be restored, without a process.
+	Prepare(ctx context.Context, spec Spec, root, cgroup string) error
+	// Adopt makes a prepared record name the init that was restored.
+	Adopt(id, pid int) error
+}

@@ -1,0 +1,112 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+// HostView is what the scheduler must know of a host.
+type HostView struct {
+	Name        string
+	State       cluster.HostState
+	Alive       bool
+	Capacity    cluster.Resources
+	Reserved    cluster.Resources // by its containers and by migrations on their way to it
+	HasTemplate bool              // the template of the request that is being placed
+}
+
+// Free is what is not reserved; parts are negative on a host that lost capacity.
+func (h HostView) Free() cluster.Resources { return h.Capacity.Sub(h.Reserved) }
+
+// barred says why the host takes no containers at all ("down", "cordoned"), or "" when it does.
+func (h HostView) barred() string {
+	switch {
+	case !h.Alive:
+		return "down"
+	case h.State != cluster.HostActive:
+		return "cordoned"
+	}
+	return ""
+}
+
+// Snapshot is the cluster at one moment. The order of its parts does not matter.
+type Snapshot struct {
+	Hosts      []HostView
+	Containers []cluster.Container
+}
+
+// hosts returns the hosts by name.
+func (s Snapshot) hosts() []HostView {
+	return slices.SortedFunc(slices.Values(s.Hosts), func(a, b HostView) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// on returns the containers that a host owns, the biggest first.
+func (s Snapshot) on(host string) []cluster.Container {
+	var cs []cluster.Container
+	for _, c := range s.Containers {
+		if c.Host == host {
+			cs = append(cs, c)
+		}
+	}
+	slices.SortFunc(cs, biggerFirst)
+	return cs
+}
+
+// biggerFirst orders by memory, then CPU, then disk, then CTID: memory is what a move costs and what runs out first.
+func biggerFirst(a, b cluster.Container) int {
+	x, y := a.Limits, b.Limits
+	return cmp.Or(cmp.Compare(y.RAM, x.RAM), cmp.Compare(y.MilliCPU, x.MilliCPU), cmp.Compare(y.Disk, x.Disk), cmp.Compare(a.ID, b.ID))
+}
+
+// immovable says why a container can't be moved now ("it is starting"), or "" when it can.
+func immovable(c cluster.Container) string {
+	switch {
+	case c.Operation != "":
+		return "it is being migrated already"
+	case c.Desired == cluster.WantDestroyed:
+		return "it is being destroyed"
+	case c.State != cluster.Running && c.State != cluster.Stopped:
+		return fmt.Sprintf("it is %s", c.State)
+	}
+	return ""
+}
+
+// freeShare is the part of the capacity that is free, of the resource that is scarcest: the complement of the dominant
+// share. Resources that the host does not declare are left out.
+func freeShare(free, capacity cluster.Resources) (share float64, scarcest string) {
+	share, scarcest = 1, "memory"
+	for _, r := range []struct {
+		name           string
+		free, capacity int64
+	}{{"memory", free.RAM, capacity.RAM}, {"cpu", free.MilliCPU, capacity.MilliCPU}, {"disk", free.Disk, capacity.Disk}} {
+		if r.capacity <= 0 {
+			continue
+		}
+		if f := float64(r.free) / float64(r.capacity); f < share {
+			share, scarcest = f, r.name
+		}
+	}
+	// A thousandth is as fine as it gets, so that hosts which differ by less are ties.
+	return math.Round(share*1000) / 1000, scarcest
+}
+
+// list joins names as in a sentence.
+func list(names []string) string {
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return strings.Join(names, "")
+}
+
+// count prints a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

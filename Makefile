@@ -34,7 +34,7 @@ test: setup build ## all tests, end to end ones too (needs root)
 	$(GO) test -count=1 -timeout 40m -p 1 ./...
 
 demo: setup build ## a cluster on this machine and a live migration in it (needs root)
-	bin/vzcluster lab demo
+	bin/vzcluster demo
 
 bench: setup build ## the benchmarks (needs root)
 	$(GO) run ./cmd/vzbench

@@ -20,6 +20,9 @@ import (
 // patience is how long a test waits for something that must happen.
 const patience = 20 * time.Second
 
+// testTick is longer than an election takes in a test.
+const testTick = 500 * time.Millisecond
+
 // testHost is one host: its agent may be replaced, its kernel and files stay.
 type testHost struct {
 	t      *testing.T

@@ -159,7 +159,7 @@ func (c Config) Validate() error {
 		return errors.New("network.bridge must not be empty")
 	}
 	if c.Runtime.CgroupParent == "" || strings.ContainsAny(c.Runtime.CgroupParent, "/.") {
-		return fmt.Errorf("runtime.cgroup_parent: %q must be one name without / or .", c.Runtime.CgroupParent)
+		return fmt.Errorf("runtime.cgroup_parent: %q must be one plain name without slashes and dots", c.Runtime.CgroupParent)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		return fmt.Errorf("log.level: %q is none of debug, info, warn, error", c.Log.Level)

@@ -52,6 +52,8 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 
 // create decides on a snapshot and commits; when the room was taken in between it decides again.
 func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.Template) (*cluster.Container, error) {
+	m.placing.Lock()
+	defer m.placing.Unlock()
 	for try := 0; ; try++ {
 		d := m.place(req, t.Digest)
 		if d.Host == "" {
@@ -270,8 +272,7 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 		return nil, err
 	}
 	if req.CheckOnly {
-		var v api.Verdict
-		err := m.peers.call(r.Context(), http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v)
+		v, err := m.check(r.Context(), c)
 		v.To = to
 		return v, err
 	}
@@ -286,11 +287,41 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 			req.Mode = cluster.ModeOffline // there is nothing to keep alive
 		}
 	}
-	op, err := m.beginMigration(r.Context(), newOperationID(), c, to, req.Mode, "")
+	if err := m.refuseBlocked(r.Context(), c, req.Mode); err != nil {
+		return nil, err
+	}
+	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode})
 	if err != nil {
 		return nil, err
 	}
 	return op, nil
+}
+
+// check asks a container's owner what would be in the way of a live migration.
+func (m *member) check(ctx context.Context, c *cluster.Container) (v api.Verdict, err error) {
+	err = m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v)
+	return v, err
+}
+
+// refuseBlocked refuses a live migration that cannot succeed, with the first reason. The source looks once more before
+// it freezes anything.
+func (m *member) refuseBlocked(ctx context.Context, c *cluster.Container, mode string) error {
+	if mode != cluster.ModeLive {
+		return nil
+	}
+	v, err := m.check(ctx, c)
+	if err != nil || v.OK || len(v.Blockers) == 0 {
+		return err
+	}
+	b := v.Blockers[0]
+	who := fmt.Sprintf("container %d", c.ID)
+	if b.Process != "" {
+		who = "process " + b.Process
+	}
+	if b.Unit != "" {
+		who += " (" + b.Unit + ")"
+	}
+	return api.Errorf(api.CodeRefused, b.Remedy, "container %d cannot be moved live: %s: %s", c.ID, who, b.What)
 }
 
 // target checks the wanted target of a move, or has the scheduler choose one.

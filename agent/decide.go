@@ -25,6 +25,11 @@ func (a acted) current(c *cluster.Container) bool {
 	return a.Generation == c.Generation && a.Epoch == c.Epoch
 }
 
+// newer reports whether the record is about a later state than this one.
+func (a acted) newer(c *cluster.Container) bool {
+	return a.Generation > c.Generation || a.Generation == c.Generation && a.Epoch > c.Epoch
+}
+
 // verb names one transition.
 type verb string
 
@@ -53,6 +58,8 @@ func decide(host string, c *cluster.Container, l local) action {
 	switch {
 	case l.Moving:
 		return adoptMoved(host, c, l)
+	case c != nil && c.Host == host && l.Acted.newer(c):
+		return action{Do: doNothing} // the replica is behind, as after a restart of the agent: more is on its way
 	case c == nil || c.Host != host:
 		if l.Trace || l.Running {
 			return action{Do: doDrop}

@@ -114,9 +114,12 @@ func TestDecideSettles(t *testing.T) {
 				if steps == 10 {
 					t.Errorf("wanted %s, running %v, %+v: no rest after %d steps", desired, running, old, steps)
 				}
-				if c != nil && (l.Running != (desired == cluster.WantRunning && !(old.Failed != "" && !running) &&
-					!(old == acted{Generation: 1, Epoch: 2} && !running))) {
+				ended := old.Epoch == 2 && !running // it was started in this epoch and runs no more
+				if c != nil && l.Running != (desired == cluster.WantRunning && !ended) {
 					t.Errorf("wanted %s, running %v, %+v: in the end running is %v and the state %s", desired, running, old, l.Running, c.State)
+				}
+				if (c == nil) != (desired == cluster.WantDestroyed) {
+					t.Errorf("wanted %s: in the end the record is %+v", desired, c)
 				}
 			}
 		}

@@ -112,37 +112,43 @@ func (s *session) run(ctx context.Context, e Engine, id int) (int, error) {
 	if err := json.Unmarshal(raw, &req); err != nil || len(req.Args) == 0 {
 		return 0, api.Errorf(api.CodeUsage, "", "the session does not begin with a command")
 	}
+	// Reading goes on until the session is closed: ending it earlier would close the connection before the last word.
+	reading := ctx
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	o := runtime.ExecOptions{Args: req.Args, Env: req.Env}
 	if req.TTY {
-		return s.runTTY(ctx, stop, req, o, func(o runtime.ExecOptions) (int, error) { return e.Exec(ctx, id, o) })
+		return s.runTTY(ctx, req, func(tty *os.File) (int, error) {
+			go s.receive(reading, stop)
+			o.TTY = tty
+			return e.Exec(ctx, id, o)
+		})
 	}
 	in, out := io.Pipe()
 	defer in.Close()
 	s.stdin = out
 	o.Stdin, o.Stdout, o.Stderr = in, &channel{s, ctx, api.ExecStdout}, &channel{s, ctx, api.ExecStderr}
-	go s.receive(ctx, stop)
+	go s.receive(reading, stop)
 	return e.Exec(ctx, id, o)
 }
 
-func (s *session) runTTY(ctx context.Context, stop func(), req api.Exec, o runtime.ExecOptions, exec func(runtime.ExecOptions) (int, error)) (int, error) {
+// runTTY gives the command a terminal and copies what it prints there.
+func (s *session) runTTY(ctx context.Context, req api.Exec, exec func(tty *os.File) (int, error)) (int, error) {
 	master, slave, err := openPTY()
 	if err != nil {
 		return 0, fmt.Errorf("no terminal can be had: %w", err)
 	}
 	defer master.Close()
-	s.tty, s.stdin, o.TTY = master, &ttyInput{master}, slave
+	s.tty, s.stdin = master, &ttyInput{master}
 	if req.Rows > 0 && req.Cols > 0 {
 		_ = resizePTY(master, req.Rows, req.Cols) // only looks worse without
 	}
-	go s.receive(ctx, stop)
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
 		_, _ = io.CopyBuffer(&channel{s, ctx, api.ExecStdout}, onlyReader{master}, make([]byte, execChunk))
 	}()
-	code, err := exec(o)
+	code, err := exec(slave)
 	slave.Close()
 	_ = master.SetReadDeadline(time.Now().Add(execDrain))
 	<-copied

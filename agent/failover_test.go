@@ -2,9 +2,11 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -238,4 +240,31 @@ func TestFollowedLogEnds(t *testing.T) {
 	if out.String() != "hello from web\n" {
 		t.Errorf("it said %q", out.String())
 	}
+}
+
+func TestExecEndsWithItsClient(t *testing.T) {
+	l, hosts := newCluster(t, 1)
+	hosts[0].create("web", 64<<20)
+	hanging := func() (n int) {
+		l.engines["host1"].set(func(e *fakeEngine) { n = e.hanging })
+		return n
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := hosts[0].Exec(ctx, "web", api.Exec{Args: []string{"hang"}}, api.Streams{Stdout: io.Discard, Stderr: io.Discard})
+		done <- err
+	}()
+	is := func(want int) func() error {
+		return func() error {
+			if n := hanging(); n != want {
+				return fmt.Errorf("%d commands run", n)
+			}
+			return nil
+		}
+	}
+	eventually(t, "the command runs", is(1))
+	cancel()
+	<-done
+	eventually(t, "the command ends", is(0))
 }

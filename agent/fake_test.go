@@ -28,6 +28,7 @@ type fakeEngine struct {
 	mu      sync.Mutex
 	cts     map[int]*fakeContainer
 	starts  int
+	hanging int   // exec sessions that do not end by themselves
 	fail    error // of Start
 	refuse  error // of Update
 	stubbor bool  // containers do not end when they are asked to
@@ -160,6 +161,8 @@ func (e *fakeEngine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (i
 		_, err := fmt.Fprintf(o.TTY, "a terminal in %d", id)
 		return 0, err
 	case "hang":
+		e.set(func(e *fakeEngine) { e.hanging++ })
+		defer e.set(func(e *fakeEngine) { e.hanging-- })
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}

@@ -119,7 +119,7 @@ func (a *Agent) pool(req api.InitRequest) (cluster.Settings, error) {
 	}
 	p := netip.MustParsePrefix(n.Pool).Masked()
 	if n.PoolFirst == "" {
-		n.PoolFirst = middle(p).String()
+		n.PoolFirst = middle(p).Next().String()
 	}
 	if n.PoolLast == "" {
 		n.PoolLast = last(p).String()
@@ -127,7 +127,7 @@ func (a *Agent) pool(req api.InitRequest) (cluster.Settings, error) {
 	return cluster.Settings{Pool: p.String(), PoolFirst: n.PoolFirst, PoolLast: n.PoolLast, Gateway: n.Gateway}, nil
 }
 
-// middle returns the first address of a prefix's upper half: the lower one is left to hosts and to what users choose.
+// middle returns where a prefix's upper half begins: the lower one is left to hosts and to what users choose.
 func middle(p netip.Prefix) netip.Addr {
 	raw := p.Addr().AsSlice()
 	if bit := p.Bits(); bit < len(raw)*8 {

@@ -37,10 +37,11 @@ type member struct {
 
 	firstSeeds []string // gossip addresses that the cluster named when this host joined
 
-	ruling atomic.Bool  // the leader, and past its first barrier
-	images sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
-	fetch  singleflight.Group
-	plans  sync.Map // operation id -> struct{}: plans that this leader carries out
+	ruling  atomic.Bool  // the leader, and past its first barrier
+	placing sync.Mutex   // held from a placement's decision to its commit: the next one sees what it took
+	images  sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
+	fetch   singleflight.Group
+	plans   sync.Map // operation id -> struct{}: plans that this leader carries out
 }
 
 // startMember opens everything that belongs to a cluster; what it started ends with the agent. After an error nothing
@@ -140,13 +141,23 @@ func (m *member) serveMigrations(ln net.Listener) error {
 			return err
 		}
 		name, serial, ok := peerConn(conn)
-		if h := m.store.State().Host(name); !ok || h == nil || h.Serial != serial || m.migrator == nil {
+		if !ok || m.migrator == nil || !m.mayAsk(name, serial) {
 			m.log.Warn("refused a migration connection", "from", conn.RemoteAddr(), "certificate", name)
 			conn.Close()
 			continue
 		}
 		go m.migrator.Handle(conn, name)
 	}
+}
+
+// mayAsk reports whether a certificate is that of a host of the cluster. A replica that is still empty, on a host that
+// has just joined, knows nobody and takes everyone whom the cluster's CA has certified.
+func (m *member) mayAsk(name, serial string) bool {
+	s := m.store.State()
+	if h := s.Host(name); h != nil {
+		return h.Serial == serial
+	}
+	return s.Settings() == nil
 }
 
 // maySpeakRaft reports whether a certificate is that of a host of the cluster. While this host follows no leader its

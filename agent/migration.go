@@ -81,10 +81,10 @@ func (mv *mover) Run(ctx context.Context) error {
 				mv.forget(op.ID)
 				continue
 			}
-			if work := mv.workFor(op); work != nil && mv.claim(op) {
+			if mv.workFor(op) != nil && mv.claim(op) {
 				all.Go(func() {
 					defer mv.release(op)
-					work(ctx, op)
+					mv.confirmed(ctx, op)
 				})
 			}
 		}
@@ -94,6 +94,22 @@ func (mv *mover) Run(ctx context.Context) error {
 		case <-changed:
 		case <-mv.wake:
 		}
+	}
+}
+
+// confirmed works on an operation as the leader knows it: the replica may be behind, most of all after a restart, and
+// show as active what has ended long ago.
+func (mv *mover) confirmed(ctx context.Context, op *cluster.Operation) {
+	now, err := mv.source.Confirm(ctx, op)
+	if err != nil {
+		return // the agent ends
+	}
+	if now.Final() {
+		mv.done(op)
+		return
+	}
+	if work := mv.workFor(now); work != nil {
+		work(ctx, now)
 	}
 }
 

@@ -169,7 +169,7 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reas
 		// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.
 		migration = fmt.Sprintf("%s-%d", plan.ID, i)
 		if s.Operation(migration) == nil {
-			_, err := m.beginMigration(ctx, migration, ct, move.To, mode, plan.ID)
+			_, err := m.beginMigration(ctx, ct, cluster.Operation{ID: migration, To: move.To, Mode: mode, Parent: plan.ID})
 			if errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) {
 				return "", err
 			}
@@ -209,22 +209,25 @@ func (m *member) awaitOperation(ctx context.Context, id string) (*cluster.Operat
 	}
 }
 
-// beginMigration records that a container shall move; the agents of both hosts see the record and carry it out.
-func (m *member) beginMigration(ctx context.Context, id string, ct *cluster.Container, to, mode, parent string) (*cluster.Operation, error) {
-	result, err := m.store.Apply(ctx, cluster.BeginMigration{Operation: cluster.Operation{
-		ID: id, Kind: cluster.OpMigrate, Container: ct.ID, Generation: ct.Generation, From: ct.Host, To: to,
-		Mode: mode, Parent: parent, Started: time.Now().UTC(),
-	}})
+// beginMigration records that a container shall move; the agents of both hosts see the record and carry it out. The
+// operation says which id it gets, where to and how.
+func (m *member) beginMigration(ctx context.Context, ct *cluster.Container, op cluster.Operation) (*cluster.Operation, error) {
+	op.Kind, op.Started = cluster.OpMigrate, time.Now().UTC()
+	op.Container, op.Generation, op.From = ct.ID, ct.Generation, ct.Host
+	result, err := m.store.Apply(ctx, cluster.BeginMigration{Operation: op})
 	if err != nil {
 		return nil, err
 	}
 	m.spread()
-	op, _ := result.(*cluster.Operation)
-	return op, nil
+	begun, _ := result.(*cluster.Operation)
+	return begun, nil
 }
 
 // spread makes the followers apply what has just been committed: they learn of a commit with the next entry, which
 // may be long in coming.
 func (m *member) spread() {
+	if len(m.store.State().Hosts()) == 1 {
+		return // nobody follows
+	}
 	go func() { _ = m.store.Barrier(m.ctx) }() // without a quorum there is nothing to spread
 }

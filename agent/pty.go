@@ -5,9 +5,12 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
-// openPTY returns both ends of a new pseudo terminal.
+// openPTY returns both ends of a new pseudo terminal. It is raw: the terminal that edits lines and has keys with a
+// meaning is the one inside the container, to which the runtime passes everything on. What comes before the runtime
+// has begun must not be edited either.
 func openPTY() (master, slave *os.File, err error) {
 	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -30,7 +33,18 @@ func openPTY() (master, slave *os.File, err error) {
 		return nil, nil, fmt.Errorf("unlock the terminal: %w", err)
 	}
 	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	return master, slave, err
+	if err != nil {
+		return nil, nil, err
+	}
+	err = control(slave, func(fd int) error {
+		_, err := term.MakeRaw(fd)
+		return err
+	})
+	if err != nil {
+		slave.Close()
+		return nil, nil, fmt.Errorf("make the terminal raw: %w", err)
+	}
+	return master, slave, nil
 }
 
 func resizePTY(master *os.File, rows, cols uint16) error {

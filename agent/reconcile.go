@@ -126,7 +126,8 @@ func (r *reconciler) relist() error {
 func (r *reconciler) knows(id int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.traces[id] || r.jobs[id] != nil
+	_, did := r.acted[id]
+	return did || r.traces[id] || r.jobs[id] != nil
 }
 
 func (r *reconciler) pokeAll() {

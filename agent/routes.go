@@ -119,7 +119,7 @@ func (a *Agent) identify(next http.Handler) http.Handler {
 		if r.TLS != nil {
 			c.remote = true
 			name, serial, ok := trust.PeerOf(*r.TLS)
-			if m := a.member.Load(); ok && m != nil && m.maySpeakRaft(name, serial) {
+			if m := a.member.Load(); ok && m != nil && m.mayAsk(name, serial) {
 				c.peer = name
 			} else if r.Method+" "+r.URL.Path != api.RouteEnroll {
 				respond(w, nil, api.Errorf(api.CodeDenied, "use the agent's socket, or join the cluster",

@@ -108,6 +108,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local) (
 	delete(r.kills, c.ID) // of an earlier run
 	r.mu.Unlock()
 	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits}
+	began := time.Now()
 	if err := r.makeReal(ctx, now); err != nil {
 		if ctx.Err() != nil {
 			return false, nil
@@ -123,6 +124,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local) (
 		return false, err
 	}
 	r.watch(c.ID)
+	r.m.log.Info("started a container", "container", c.ID, "took", time.Since(began).Round(time.Millisecond))
 	_, err = r.report(ctx, now, cluster.Running, "")
 	return false, err
 }

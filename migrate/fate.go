@@ -39,6 +39,15 @@ func fateOf(op *cluster.Operation) Fate {
 	return Undecided
 }
 
+// Confirm returns an operation as the ledger has it; only the end of ctx stops it from asking.
+func (src *Source) Confirm(ctx context.Context, op *cluster.Operation) (now *cluster.Operation, err error) {
+	_, err = untilKnown(ctx, func() (Fate, error) {
+		now, _, err = src.Ledger.Read(ctx, op.ID)
+		return Undecided, err
+	})
+	return now, err
+}
+
 func (src *Source) fate(ctx context.Context, operation string) (Fate, error) {
 	return untilKnown(ctx, func() (Fate, error) {
 		op, _, err := src.Ledger.Read(ctx, operation)

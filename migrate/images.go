@@ -64,7 +64,7 @@ func receiveImage(s *stream, dir *os.Root, body []byte) error {
 	if !imageName.MatchString(head.Name) {
 		return fmt.Errorf("receive the checkpoint: %q is no name of an image", head.Name)
 	}
-	f, err := dir.OpenFile(head.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := dir.OpenFile(head.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("receive the checkpoint: %w", err)
 	}

@@ -28,8 +28,9 @@ type Source struct {
 
 // Passes over the layer are made while the container runs, until one moves so little that the pause is short.
 const (
-	maxPasses  = 4
-	smallDelta = 8 << 20 // bytes
+	maxPasses      = 4
+	smallDelta     = 8 << 20 // bytes
+	clockQuestions = 5
 )
 
 // move is one migration as the source sees it.
@@ -70,7 +71,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	m.s = newStream(conn)
 
 	if err := m.untilAllowed(ctx); err != nil {
-		m.sendError(err)
+		conn.Close()
 		return src.giveUp(ctx, op, spec, err)
 	}
 	// The target may commit now: whatever happens, only the ledger knows how it ended.
@@ -128,16 +129,29 @@ func (m *move) preflight(context.Context) error {
 }
 
 func (m *move) hello(context.Context) error {
-	sent := time.Now()
 	if err := m.s.send(msgHello, helloMsg{Version: 1, Operation: m.op.ID}); err != nil {
 		return err
 	}
-	var ready readyMsg
-	if err := m.s.expect(msgReady, &ready, m.op.To); err != nil {
-		return err
+	return m.s.expect(msgReady, nil, m.op.To)
+}
+
+// compareClocks learns how far the target's clock is ahead of ours, from the quickest of a few questions: half of the
+// time that it took is what the estimate may be off (the idea of NTP).
+func (m *move) compareClocks() error {
+	best := time.Hour
+	for range clockQuestions {
+		asked := time.Now()
+		if err := m.s.send(msgClock, struct{}{}); err != nil {
+			return err
+		}
+		var answer clockMsg
+		if err := m.s.expect(msgClock, &answer, m.op.To); err != nil {
+			return err
+		}
+		if took := time.Since(asked); took < best {
+			best, m.offset = took, time.Unix(0, answer.Clock).Sub(asked.Add(took/2))
+		}
 	}
-	now := time.Now()
-	m.offset = time.Unix(0, ready.Clock).Sub(sent.Add(now.Sub(sent) / 2))
 	return nil
 }
 
@@ -190,7 +204,10 @@ func (m *move) prepare(context.Context) error {
 	if err := m.s.send(msgPrepare, struct{}{}); err != nil {
 		return err
 	}
-	return m.s.expect(msgPrepared, nil, m.op.To)
+	if err := m.s.expect(msgPrepared, nil, m.op.To); err != nil {
+		return err
+	}
+	return m.compareClocks()
 }
 
 // freeze stops the container's processes; in an offline migration they are ended.
@@ -310,8 +327,4 @@ func (m *move) result(resumed resumedMsg) cluster.MoveResult {
 		r.Phases = append(r.Phases, cluster.Phase{Name: "target " + p.Name, MS: p.MS})
 	}
 	return r
-}
-
-func (m *move) sendError(err error) {
-	_ = m.s.send(msgError, errorMsg{err.Error()}) // the connection may be what failed
 }

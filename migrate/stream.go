@@ -13,7 +13,8 @@ type kind byte
 
 const (
 	msgHello    kind = iota + 1 // source: helloMsg
-	msgReady                    // target: readyMsg
+	msgReady                    // target: the operation is real, and nothing is in its way there
+	msgClock                    // source: what time is it; target: clockMsg
 	msgPass                     // source: passMsg, chunks of one pass over the layer follow
 	msgPassDone                 // target: doneMsg
 	msgPrepare                  // source
@@ -23,7 +24,7 @@ const (
 	msgAllow                    // source: frozen and read back, the target may commit
 	msgResumed                  // target: resumedMsg
 	msgDone                     // target: the layer is on disk
-	msgError                    // either: errorMsg, the last frame
+	msgError                    // target: errorMsg, the last frame
 	msgChunk                    // a part of a bulk transfer; an empty one ends it
 )
 
@@ -35,7 +36,7 @@ type helloMsg struct {
 	Operation string `json:"operation"`
 }
 
-type readyMsg struct {
+type clockMsg struct {
 	Clock int64 `json:"clock"` // the target's, in Unix nanoseconds
 }
 

@@ -54,18 +54,31 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 	a := &arrival{Target: t, peer: peer, s: newStream(conn), clock: newStopwatch()}
 	release, err := a.hello(ctx, claim)
 	if err != nil {
-		_ = a.s.send(msgError, errorMsg{err.Error()}) // the connection may be what failed
+		a.explain(conn, err)
 		return err
 	}
 	defer release()
 	if err := a.receive(ctx); err != nil {
-		_ = a.s.send(msgError, errorMsg{err.Error()})
+		a.explain(conn, err)
 		if a.asked { // only the ledger knows whether there is a way back
 			return errors.Join(err, t.Recover(ctx, a.op, a.spec))
 		}
 		return errors.Join(err, a.discard(ctx))
 	}
 	return nil
+}
+
+// explainTime is how long the source has to read why the target gives up.
+const explainTime = 3 * time.Second
+
+// explain tells the source what went wrong here. What the source still sends is read and thrown away: to close with
+// data unread would reset the connection, and the reason would be lost with it.
+func (a *arrival) explain(conn io.ReadWriteCloser, reason error) {
+	hangUp := time.AfterFunc(explainTime, func() { conn.Close() })
+	defer hangUp.Stop()
+	if err := a.s.send(msgError, errorMsg{reason.Error()}); err == nil {
+		_, _ = io.Copy(io.Discard, conn) // ends when the source hangs up
+	}
 }
 
 // hello checks that the operation is real, runs, and is from the peer to us.
@@ -108,14 +121,16 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
 		return err
 	}
-	if err := errors.Join(os.RemoveAll(a.images), os.MkdirAll(a.images, 0o700)); err != nil {
+	// The folder above is closed to everybody else; CRIU reads images as the container's root, who can reach this one
+	// only through CRIU's descriptor.
+	if err := errors.Join(os.RemoveAll(a.images), os.MkdirAll(a.images, 0o755)); err != nil {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
 	a.journal = journal{Operation: op.ID, Container: op.Container, Stage: stageReceiving}
 	if err := a.journal.save(a.Dir); err != nil {
 		return err
 	}
-	return a.s.send(msgReady, readyMsg{Clock: time.Now().UnixNano()})
+	return a.s.send(msgReady, struct{}{})
 }
 
 // receive follows the source's messages up to the restore.
@@ -133,14 +148,16 @@ func (a *arrival) receive(ctx context.Context) error {
 		switch k {
 		case msgPass:
 			err = a.pass(ctx, body)
+		case msgClock:
+			err = a.s.send(msgClock, clockMsg{time.Now().UnixNano()})
 		case msgPrepare:
 			err = a.prepare(ctx)
 		case msgImage:
-			err = receiveImage(a.s, images, body)
+			if err = a.Hook.at(PointTargetImages, a.op.ID); err == nil {
+				err = receiveImage(a.s, images, body)
+			}
 		case msgRestore:
 			return a.goOn(ctx)
-		case msgError:
-			return fmt.Errorf("host %s gave up", a.peer)
 		default:
 			err = fmt.Errorf("host %s sent message %d out of turn", a.peer, k)
 		}

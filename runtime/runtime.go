@@ -140,6 +140,12 @@ type Checkpoint struct {
 	Freezer string   // directory of the cgroup that freezes it
 }
 
+// Dir is a folder of a container's root.
+type Dir struct {
+	Path string // below the root
+	Mode os.FileMode
+}
+
 // Bind is a bind mount inside a container.
 type Bind struct {
 	Path   string // inside
@@ -166,6 +172,8 @@ type Checkpointer interface {
 	Restore(ct Checkpoint, images string, h RestoreHooks) (int, error)
 	// Settle returns when no Dump or Restore with these images, begun by a caller that died, is under way any more.
 	Settle(ctx context.Context, images string) error
+	// Warm has the kernel's abilities probed now, so that no migration waits for it.
+	Warm(ctx context.Context) error
 	// Scan reads what a checkpoint of these processes would meet.
 	Scan(init int, pids []int) (Scan, error)
 }
@@ -220,8 +228,8 @@ type OCI interface {
 	Exec(ctx context.Context, id int, o ExecOptions) (int, error)
 	// Forget drops the runtime's own record of a container whose processes are gone (idempotent).
 	Forget(id int) error
-	// Volatile lists the folders of a root that must be there and empty when a container boots, with their modes.
-	Volatile() map[string]os.FileMode
+	// Volatile lists the folders of a root that must be there and empty when a container boots, outer ones first.
+	Volatile() []Dir
 	// Checkpoint describes a container with the given root to a checkpointer.
 	Checkpoint(root, cgroup string) (binds []Bind, masked []string)
 	// Prepare leaves the runtime's record of a container that is going to be restored, without a process.

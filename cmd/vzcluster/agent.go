@@ -54,7 +54,7 @@ func agentCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runAgent(c.Context, cfg)
+			return runAgent(c.Context, cfg, c.String("config"))
 		},
 	}
 }
@@ -74,7 +74,8 @@ func agentConfig(c *cli.Context) (agent.Config, error) {
 	return cfg, nil
 }
 
-func runAgent(ctx context.Context, cfg agent.Config) error {
+// runAgent runs the agent of this host with a configuration; file is where that came from.
+func runAgent(ctx context.Context, cfg agent.Config, file string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	if os.Geteuid() != 0 {
@@ -85,6 +86,7 @@ func runAgent(ctx context.Context, cfg agent.Config) error {
 	if err != nil {
 		return err
 	}
+	deps.Doctor = hostDoctor(cfg, file)
 	a, err := agent.New(cfg, deps)
 	if err != nil {
 		return err
@@ -99,6 +101,10 @@ func runAgent(ctx context.Context, cfg agent.Config) error {
 
 // agentDeps is where an agent gets the real host under it.
 func agentDeps(cfg agent.Config, log *slog.Logger) (agent.Deps, error) {
+	// Containers' users must be able to pass through it to their roots.
+	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
+		return agent.Deps{}, fmt.Errorf("the agent's directory cannot be made: %w", err)
+	}
 	images, err := image.Open(filepath.Join(cfg.DataDir, "templates"))
 	if err != nil {
 		return agent.Deps{}, err

@@ -55,7 +55,7 @@ func (e *env) commands() []*cli.Command {
 			setCommand(e), execCommand(e), logsCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},
-		"MACHINE":   {setupCommand(e), agentCommand(e), doctorCommand(e), labCommand(e), demoCommand(e), versionCommand(e)},
+		"MACHINE":   {setupCommand(e), agentCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), versionCommand(e)},
 	}
 	var all []*cli.Command
 	for _, name := range []string{"CLUSTER", "CONTAINERS", "TEMPLATES", "MACHINE"} {

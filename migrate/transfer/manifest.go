@@ -24,13 +24,14 @@ type meta struct {
 	size   int64
 	mtime  int64
 	ctime  int64
+	dense  bool     // it has as many blocks as it needs, thus no holes
 	blocks []uint64 // of a large regular file: hash of each chunk that was sent, 0 for a hole
 }
 
 func metaOf(st *unix.Stat_t) meta {
 	return meta{
 		ino: st.Ino, mode: st.Mode, nlink: uint32(st.Nlink), size: st.Size,
-		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(),
+		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), dense: st.Blocks*512 >= st.Size,
 	}
 }
 

@@ -219,6 +219,9 @@ func (s *sender) entry(e *entry, m *meta, attrs map[string][]byte) error {
 func (s *sender) data(f *os.File, m *meta, old []uint64) error {
 	keep := m.size >= patchFrom && m.size <= patchTo
 	holes := holes{f: f}
+	if m.dense {
+		holes.to = math.MaxInt64
+	}
 	for off := int64(0); off < m.size; off += chunk {
 		if err := s.ctx.Err(); err != nil {
 			return err

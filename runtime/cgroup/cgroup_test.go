@@ -200,6 +200,29 @@ func TestFrozenProcessesDie(t *testing.T) {
 	})
 }
 
+func TestEndTakesFrozenSubCgroups(t *testing.T) {
+	hierarchies(t, func(t *testing.T, m *Manager) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := m.Create(ct, runtime.Limits{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		c := startCat(t)
+		if err := errors.Join(m.Add(ct, c.cmd.Process.Pid), m.Freeze(ctx, ct)); err != nil {
+			t.Fatal(err)
+		}
+		top := "/" + m.parent
+		for range 2 {
+			if err := m.tree.End(ctx, top); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.tree.Exists(top) {
+			t.Fatal("the subtree is still there")
+		}
+	})
+}
+
 func TestAbsentCgroup(t *testing.T) {
 	hierarchies(t, func(t *testing.T, m *Manager) {
 		ctx := t.Context()

@@ -133,9 +133,11 @@ func (t Tree) Add(path string, pid int) error {
 }
 
 // Procs lists the processes in the cgroup and below it, in the pid namespace of the caller.
-func (t Tree) Procs(path string) ([]int, error) {
+func (t Tree) Procs(path string) ([]int, error) { return procsBelow(filepath.Join(t.main(), path)) }
+
+func procsBelow(top string) ([]int, error) {
 	var pids []int
-	for _, dir := range subtree(filepath.Join(t.main(), path)) {
+	for _, dir := range subtree(top) {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if gone(err) || errors.Is(err, syscall.EOPNOTSUPP) { // a threaded cgroup: its processes are listed above it
 			continue

@@ -38,7 +38,10 @@ func (e *Engine) Setup(ctx context.Context) error {
 	if err := os.MkdirAll(e.Dir, 0o711); err != nil {
 		return fmt.Errorf("make the containers' folder: %w", err)
 	}
-	return e.Network.Setup(ctx)
+	if err := e.Network.Setup(ctx); err != nil {
+		return err
+	}
+	return e.Checkpoints.Warm(ctx)
 }
 
 // Start makes a container run. A running one is left alone; what a failed start has built is taken down again.
@@ -101,9 +104,10 @@ func (e *Engine) clean(s runtime.Spec, path string) error {
 	}
 	defer root.Close()
 	owner := int(s.UIDBase)
-	for dir, mode := range e.OCI.Volatile() {
-		if err := errors.Join(root.RemoveAll(dir), root.Mkdir(dir, 0o700), root.Chmod(dir, mode), root.Lchown(dir, owner, owner)); err != nil {
-			return fmt.Errorf("empty /%s: %w", dir, err)
+	for _, d := range e.OCI.Volatile() {
+		err := errors.Join(root.RemoveAll(d.Path), root.Mkdir(d.Path, 0o700), root.Chmod(d.Path, d.Mode), root.Lchown(d.Path, owner, owner))
+		if err != nil {
+			return fmt.Errorf("empty /%s: %w", d.Path, err)
 		}
 	}
 	if err := root.RemoveAll(bootLog); err != nil {

@@ -60,7 +60,7 @@ var masked = []struct {
 	{"their mounts cannot be dumped or are not the container's to make", true, []string{
 		"dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
 		"sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "proc-sys-fs-binfmt_misc.automount",
-		"proc-sys-fs-binfmt_misc.mount", "tmp.mount",
+		"proc-sys-fs-binfmt_misc.mount", "tmp.mount", "run-lock.mount",
 	}},
 	{"a container has no terminals of its own", true, []string{
 		"console-getty.service", "container-getty@.service", "getty@.service", "getty@tty1.service",
@@ -219,7 +219,7 @@ func (p preparer) identity() error {
 	}
 	entries, err := fs.ReadDir(p.FS(), "etc/ssh")
 	if err != nil {
-		return nil //nolint:nilerr // no ssh server, no keys
+		return nil // no ssh server, no keys
 	}
 	gone := 0
 	for _, e := range entries {
@@ -270,7 +270,7 @@ func (p preparer) units() error {
 func (p preparer) localtime() error {
 	target, err := p.Readlink("etc/localtime")
 	if err != nil {
-		return nil //nolint:nilerr // a file, or nothing
+		return nil // a file, or nothing
 	}
 	if !path.IsAbs(target) {
 		target = path.Join("/etc", target)

@@ -62,7 +62,7 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the template store: %w", err)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
+	if err := os.Chmod(dir, 0o700); err != nil { // a directory needs its x bit
 		return nil, fmt.Errorf("close the template store to others: %w", err)
 	}
 	entries, err := os.ReadDir(dir)

@@ -95,7 +95,7 @@ func tarEntry(out *tar.Writer, p, name string, first map[[2]uint64]string) error
 func tarXattrs(h *tar.Header, p string) error {
 	n, err := unix.Llistxattr(p, nil)
 	if err != nil || n == 0 {
-		return nil //nolint:nilerr // a file system without extended attributes
+		return nil // a file system without extended attributes
 	}
 	list := make([]byte, n)
 	if n, err = unix.Llistxattr(p, list); err != nil {

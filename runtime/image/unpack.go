@@ -316,7 +316,7 @@ func (u *unpacker) times() error {
 func setTime(at int, base string, t time.Time) error {
 	ts, err := unix.TimeToTimespec(t)
 	if err != nil {
-		return nil //nolint:nilerr // a time that the kernel cannot hold is not worth refusing the archive
+		return nil // a time that the kernel cannot hold is not worth refusing the archive
 	}
 	if ts.Sec < 0 {
 		ts = unix.Timespec{}

@@ -15,23 +15,40 @@ import (
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
-// inNamespace runs f on a thread of its own inside the network namespace of a process.
-func inNamespace(pid int, f func() error) error {
+// InNamespace runs f on a thread of its own inside the network namespace of a process.
+func InNamespace(pid int, f func() error) error {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return fmt.Errorf("cannot open the network namespace of process %d: %w", pid, err)
 	}
 	defer ns.Close()
-	done := make(chan error, 1)
-	go func() {
-		goruntime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	return OnThread(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("cannot enter the network namespace of process %d: %w", pid, err)
-			return
+			return fmt.Errorf("cannot enter the network namespace of process %d: %w", pid, err)
 		}
-		done <- f()
-	}()
+		return f()
+	})
+}
+
+// OnThread runs f on a thread that ends with it, so that f may enter namespaces. It is never the main thread: Go cannot
+// end that one, and it is what /proc/self shows of the process.
+func OnThread(f func() error) error {
+	done := make(chan error, 1)
+	go onThread(f, done)
 	return <-done
+}
+
+func onThread(f func() error, done chan<- error) {
+	goruntime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		done <- f()
+		return // locked: the thread ends here
+	}
+	other := make(chan error, 1) // while the main thread is held here, the next goroutine cannot get it
+	go onThread(f, other)
+	err := <-other
+	goruntime.UnlockOSThread()
+	done <- err
 }
 
 // configure brings up loopback and the NIC of the namespace it runs in.

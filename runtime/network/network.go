@@ -97,7 +97,7 @@ func (n *Network) Plug(ctx context.Context, id, pid int, nic runtime.NIC, hold b
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("cannot make the NIC: %w", err)
 	}
-	if err := inNamespace(pid, func() error { return configure(nic) }); err != nil {
+	if err := InNamespace(pid, func() error { return configure(nic) }); err != nil {
 		return err
 	}
 	if err := waitUp(ctx, attrs.Name); err != nil {

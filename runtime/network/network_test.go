@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/vzcluster/vzcluster/runtime"
@@ -81,7 +82,7 @@ func (m member) addr() string { return m.nic.Addresses[0].Addr().String() }
 func (m member) reaches(t *testing.T, o member, within time.Duration) bool {
 	t.Helper()
 	var pc net.PacketConn
-	if err := inNamespace(o.pid, func() (err error) {
+	if err := InNamespace(o.pid, func() (err error) {
 		pc, err = net.ListenPacket("udp4", o.addr()+":9")
 		return err
 	}); err != nil {
@@ -89,7 +90,7 @@ func (m member) reaches(t *testing.T, o member, within time.Duration) bool {
 	}
 	defer pc.Close()
 	var c net.Conn
-	if err := inNamespace(m.pid, func() (err error) {
+	if err := InNamespace(m.pid, func() (err error) {
 		c, err = net.Dial("udp4", o.addr()+":9")
 		return err
 	}); err != nil {
@@ -150,7 +151,7 @@ func TestPortsTalk(t *testing.T) {
 	if !a.reaches(t, b, 2*time.Second) {
 		t.Fatal("two plugged containers do not reach each other")
 	}
-	if err := inNamespace(a.pid, func() error {
+	if err := InNamespace(a.pid, func() error {
 		if b, err := os.ReadFile("/proc/sys/net/mptcp/enabled"); err == nil && strings.TrimSpace(string(b)) != "0" {
 			return errors.New("MPTCP is on")
 		}
@@ -226,7 +227,7 @@ func TestOpenIsHeard(t *testing.T) {
 	plug(t, n, 101, a, false)
 	plug(t, n, 102, b, true)
 	var s int
-	if err := inNamespace(a.pid, func() error {
+	if err := InNamespace(a.pid, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -267,7 +268,7 @@ func TestSpoofedFramesAreDropped(t *testing.T) {
 	stolen := netip.MustParsePrefix("10.77.1.66/16")
 	spoof := b
 	spoof.nic.Addresses = []netip.Prefix{stolen}
-	if err := inNamespace(b.pid, func() error {
+	if err := InNamespace(b.pid, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -282,7 +283,7 @@ func TestSpoofedFramesAreDropped(t *testing.T) {
 	if !a.reaches(t, b, 2*time.Second) {
 		t.Fatal("its own address does not work")
 	}
-	if err := inNamespace(b.pid, func() error {
+	if err := InNamespace(b.pid, func() error {
 		l, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -307,7 +308,7 @@ func TestSetupMovesTheUplink(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = netlink.LinkDel(veth) })
-	if err := inNamespace(lan.pid, func() error { return configure(lan.nic) }); err != nil {
+	if err := InNamespace(lan.pid, func() error { return configure(lan.nic) }); err != nil {
 		t.Fatal(err)
 	}
 	up, err := netlink.LinkByName("eth0")
@@ -368,12 +369,12 @@ func TestNAT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(inNamespace(outside.pid, func() error { return configure(outside.nic) }), netlink.LinkSetUp(wan),
+	if err := errors.Join(InNamespace(outside.pid, func() error { return configure(outside.nic) }), netlink.LinkSetUp(wan),
 		netlink.AddrAdd(wan, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.1/24"))})); err != nil {
 		t.Fatal(err)
 	}
 	var ln net.Listener
-	if err := inNamespace(outside.pid, func() (err error) {
+	if err := InNamespace(outside.pid, func() (err error) {
 		ln, err = net.Listen("tcp4", "192.0.2.2:80")
 		return err
 	}); err != nil {
@@ -387,7 +388,7 @@ func TestNAT(t *testing.T) {
 		}
 	}()
 	var c net.Conn
-	if err := inNamespace(ct.pid, func() (err error) {
+	if err := InNamespace(ct.pid, func() (err error) {
 		c, err = net.DialTimeout("tcp4", "192.0.2.2:80", 3*time.Second)
 		return err
 	}); err != nil {
@@ -397,6 +398,23 @@ func TestNAT(t *testing.T) {
 	seen, err := io.ReadAll(c)
 	if err != nil || !strings.HasPrefix(string(seen), "192.0.2.1:") {
 		t.Fatalf("the outside saw %q, %v, want the host's address", seen, err)
+	}
+}
+
+func TestOnThreadSparesTheMainThread(t *testing.T) {
+	var g errgroup.Group
+	for range 200 {
+		g.Go(func() error {
+			return OnThread(func() error {
+				if unix.Gettid() == unix.Getpid() {
+					return errors.New("ran on the main thread, which cannot end")
+				}
+				return nil
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

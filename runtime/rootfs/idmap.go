@@ -35,7 +35,7 @@ func idmap(base uint32) (*os.File, error) {
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Process.Pid))
 	hold.Close() // cat reads its end of file and ends
-	child.Wait() //nolint:errcheck // how it ends does not matter, the namespace is open
+	child.Wait() // how it ends does not matter, the namespace is open
 	if err != nil {
 		return nil, fmt.Errorf("open the user namespace for ids from %d: %w", base, err)
 	}

@@ -90,7 +90,7 @@ func (r *Roots) Create(id int) error {
 	dirs := []struct {
 		part string
 		mode os.FileMode
-	}{{"", 0o711}, {"root", 0o755}, {"lower", 0o755}, {"up", 0o755}, {"layer", 0o700}, {"layer/upper", 0o755}, {"layer/work", 0o755}}
+	}{{"", 0o700}, {"root", 0o755}, {"lower", 0o755}, {"up", 0o755}, {"layer", 0o700}, {"layer/upper", 0o755}, {"layer/work", 0o755}}
 	for _, d := range dirs {
 		err := os.Mkdir(r.path(id, d.part), d.mode)
 		if errors.Is(err, fs.ErrExist) {
@@ -121,6 +121,9 @@ func (r *Roots) Mount(ctx context.Context, spec runtime.Spec, template string) (
 	if spec.UIDBase < runtime.UIDs {
 		return "", fmt.Errorf("container %d: uid base %d overlaps the host's own users; give it a range from %d up", spec.ID, spec.UIDBase, runtime.UIDs)
 	}
+	if err := r.guard(spec); err != nil {
+		return "", err
+	}
 	if err := r.bind(spec, template); err != nil {
 		return "", errors.Join(fmt.Errorf("map the layers of container %d: %w", spec.ID, err), r.unbind(spec.ID))
 	}
@@ -130,6 +133,19 @@ func (r *Roots) Mount(ctx context.Context, spec runtime.Spec, template string) (
 		return "", err
 	}
 	return root, nil
+}
+
+// guard lets only the container's root (and the host's) reach the container's directory: set-uid files in the mounted
+// root are nothing for other users of the host.
+func (r *Roots) guard(spec runtime.Spec) error {
+	dir := r.path(spec.ID)
+	if err := os.Chown(dir, int(spec.UIDBase), int(spec.UIDBase)); err != nil {
+		return fmt.Errorf("guard the root of container %d: %w", spec.ID, err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("guard the root of container %d: %w", spec.ID, err)
+	}
+	return nil
 }
 
 // bind mounts template and layer with the container's ids.

@@ -110,6 +110,9 @@ func TestMountShiftsAndLayersStayUnshifted(t *testing.T) {
 	if len(mounts) != 2 {
 		t.Errorf("%d mounts for two roots", len(mounts))
 	}
+	if st, err := os.Stat(r.path(101)); err != nil || st.Mode().Perm() != 0o700 || owner(t, r.path(101)) != base {
+		t.Errorf("others can enter the container's directory: %v %v", st.Mode(), err)
+	}
 	if st, err := os.Stat(filepath.Dir(r.Layer(101))); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("others can enter the layer: %v %v", st.Mode(), err)
 	}

@@ -98,6 +98,7 @@ func (r *Runc) mounts(root, cgroup string) []specs.Mount {
 		bind("/dev/shm", "dev/shm", safe...),
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: safe},
 		bind("/run", "run", "nosuid", "nodev"),
+		bind("/run/lock", "run/lock", safe...),
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(safe), "ro")},
 	}
 	if r.cfg.Unified {
@@ -127,10 +128,9 @@ func (r *Runc) mountCgroupTop() error {
 	return os.Mkdir(filepath.Join(dir, "systemd"), 0o755)
 }
 
-// Volatile lists the folders of a root that are empty when a container boots, with their modes: they stand in for
-// tmpfs mounts.
-func (r *Runc) Volatile() map[string]os.FileMode {
-	return map[string]os.FileMode{"run": 0o755, "dev/shm": 0o777 | os.ModeSticky}
+// Volatile implements runtime.OCI: folders that stand in for tmpfs mounts.
+func (r *Runc) Volatile() []runtime.Dir {
+	return []runtime.Dir{{Path: "run", Mode: 0o755}, {Path: "run/lock", Mode: 0o755}, {Path: "dev/shm", Mode: 0o777 | os.ModeSticky}}
 }
 
 func masked() []string {

@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/agent/lab"
+)
+
+// port is where containers count.
+const port = "9000"
+
+// serveCounter has a container count in memory and in a file that it holds open.
+func (k *kit) serveCounter(c api.Container) {
+	k.t.Helper()
+	program, err := os.Open(shared.traffic)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer program.Close()
+	if r := k.at("host1", program, "exec", c.Name, "--", "sh", "-c", "cat > /bin/traffic && chmod 755 /bin/traffic"); r.code != 0 {
+		k.t.Fatal(r)
+	}
+	k.inside(c.Name, "setsid /bin/traffic serve :"+port+" /var/log/counter </dev/null >/dev/null 2>&1 &")
+	k.until("the counter listens", recovery, func() error {
+		if out, code := k.on(lab.Outside, fmt.Sprintf("timeout 1 bash -c '</dev/tcp/%s/%s'", address(c), port)); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+}
+
+// report is what the counting client says, see testdata/traffic.
+type report struct {
+	First  int64   `json:"first"`
+	Last   int64   `json:"last"`
+	Sent   int64   `json:"sent"`
+	GapMS  float64 `json:"gap_ms"`
+	Closed bool    `json:"closed"`
+}
+
+// counter is a client on the outside that increments over one connection until it is stopped.
+type counter struct {
+	k     *kit
+	stdin *os.File
+	ended chan struct{} // closed when the client has ended
+
+	mu   sync.Mutex
+	last report
+	errs bytes.Buffer
+	code int
+}
+
+// count starts a client and returns when it counts.
+func (k *kit) count(addr string) *counter {
+	k.t.Helper()
+	in, stdin, err := os.Pipe() // no io.Pipe: whoever reads that for the client does not see it end
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	out, stdout := io.Pipe()
+	c := &counter{k: k, stdin: stdin, ended: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for d := json.NewDecoder(out); ; {
+			var r report
+			if d.Decode(&r) != nil {
+				_, _ = io.Copy(io.Discard, out)
+				return
+			}
+			c.mu.Lock()
+			c.last = r
+			c.mu.Unlock()
+		}
+	}()
+	go func() {
+		defer close(c.ended)
+		code, err := k.lab.Exec(ctx, lab.Outside, []string{shared.traffic, "count", addr}, in, stdout, &c.errs)
+		stdout.CloseWithError(io.EOF)
+		<-read
+		if err != nil {
+			code = -1
+		}
+		c.code = code
+	}()
+	k.t.Cleanup(func() {
+		stdin.Close()
+		cancel()
+		<-c.ended
+		in.Close()
+	})
+	c.goesOn()
+	return c
+}
+
+func (c *counter) now() report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// goesOn waits until the client counts further than now.
+func (c *counter) goesOn() {
+	c.k.t.Helper()
+	from := c.now().Last
+	c.k.until("the connection goes on", recovery, func() error {
+		select {
+		case <-c.ended:
+			c.k.t.Fatalf("the client has ended with code %d after %d: %s", c.code, c.now().Last, c.errs.String())
+		default:
+		}
+		if now := c.now().Last; now <= from {
+			return fmt.Errorf("it stands at %d", now)
+		}
+		return nil
+	})
+}
+
+// broken reports whether the client has lost its connection.
+func (c *counter) broken() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop ends the client, which has seen every value exactly once, and returns what it saw.
+func (c *counter) stop() report {
+	c.k.t.Helper()
+	c.stdin.Close()
+	select {
+	case <-c.ended:
+	case <-time.After(recovery):
+		c.k.t.Fatal("the client does not end")
+	}
+	r := c.now()
+	if c.code != 0 || !r.Closed || r.Last-r.First+1 != r.Sent {
+		c.k.t.Fatalf("the client has ended with code %d and %+v: %s", c.code, r, c.errs.String())
+	}
+	return r
+}

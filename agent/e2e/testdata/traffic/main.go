@@ -1,0 +1,132 @@
+// Command traffic is both ends of a counter that is incremented over one TCP connection, to find out whether a
+// connection and the memory behind it live on. It speaks as much of the redis protocol as INCR takes, so that its
+// client counts in redis too.
+//
+//	traffic serve ADDR FILE   counts in memory and writes every value into FILE, which it holds open
+//	traffic count ADDR        increments until its input ends, reports on stdout, and fails if a value is not the last one plus one
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// patience is how long one answer may take; a fault may cost 30 s.
+const patience = 60 * time.Second
+
+func main() {
+	err := fmt.Errorf("usage: traffic serve ADDR FILE | traffic count ADDR")
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "serve":
+		err = serve(os.Args[2], os.Args[3])
+	case len(os.Args) == 3 && os.Args[1] == "count":
+		err = count(os.Args[2])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "traffic:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(addr, file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	var n atomic.Int64
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			for r := bufio.NewReader(conn); ; {
+				if _, err := r.ReadString('\n'); err != nil {
+					return
+				}
+				v := n.Add(1)
+				if _, err := fmt.Fprintln(f, v); err != nil {
+					return
+				}
+				if _, err := fmt.Fprintf(conn, ":%d\r\n", v); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// report is one line of the client's output.
+type report struct {
+	First  int64   `json:"first"`
+	Last   int64   `json:"last"`
+	Sent   int64   `json:"sent"`
+	GapMS  float64 `json:"gap_ms"` // the longest wait for an answer
+	Closed bool    `json:"closed"` // the last report of an orderly end
+}
+
+func count(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var ended atomic.Bool
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		ended.Store(true)
+	}()
+	out, answers := json.NewEncoder(os.Stdout), bufio.NewReader(conn)
+	var r report
+	var told time.Time
+	for !ended.Load() {
+		asked := time.Now()
+		v, err := increment(conn, answers)
+		if err != nil {
+			return fmt.Errorf("after %d: %w", r.Last, err)
+		}
+		if r.Sent > 0 && v != r.Last+1 {
+			return fmt.Errorf("%d came after %d", v, r.Last)
+		}
+		if r.Sent == 0 {
+			r.First = v
+		}
+		r.Last, r.Sent = v, r.Sent+1
+		r.GapMS = max(r.GapMS, float64(time.Since(asked).Microseconds())/1000)
+		if time.Since(told) > 20*time.Millisecond {
+			told = time.Now()
+			if err := out.Encode(r); err != nil {
+				return err
+			}
+		}
+	}
+	r.Closed = true
+	return out.Encode(r)
+}
+
+func increment(conn net.Conn, answers *bufio.Reader) (int64, error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(conn, "INCR counter\r\n"); err != nil {
+		return 0, err
+	}
+	line, err := answers.ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(strings.TrimPrefix(line, ":")), 10, 64)
+}

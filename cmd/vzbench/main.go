@@ -1,0 +1,156 @@
+// Command vzbench measures vzcluster against floors: the same thing done by hand with plain runc, in the same lab, in
+// turns with ours. It owns the benchmarks' lab and everything in it, takes it down whatever happens, and leaves only
+// its results.
+//
+// The one rule for who adds a case: ours and the floor alternate, with the same specification, and nothing is timed
+// that the other side does not do as well.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// limit bounds a whole run.
+const limit = 20 * time.Minute
+
+// benchmark is one case of the command line; its name is that of its file of results.
+type benchmark struct {
+	name string
+	runs int // or pairs of runs, when -n does not say
+	slow bool
+	run  func(ctx context.Context, b *bench, runs int) ([]result, error)
+}
+
+func benchmarks() []benchmark {
+	return []benchmark{
+		{name: "lab-up", runs: 3, run: labUp},
+		{name: "create-start", runs: 10, run: createStart},
+		{name: "systemd-boot", runs: 5, run: systemdBoot},
+		{name: "blackout-systemd", runs: 5, run: blackoutSystemd},
+		{name: "agent-memory", runs: 1, run: agentMemory},
+		{name: "demo", runs: 1, slow: true, run: demo},
+	}
+}
+
+type options struct {
+	runs   int
+	cases  string
+	quick  bool
+	out    string
+	binary string
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == insideArg {
+		exit(inside(context.Background(), os.Stdin, os.Stdout))
+	}
+	var o options
+	flag.IntVar(&o.runs, "n", 0, "runs, or pairs of runs, of each case (0: each case's own default)")
+	flag.StringVar(&o.cases, "case", "", "only these cases, separated by commas: "+strings.Join(names(), ", "))
+	flag.BoolVar(&o.quick, "quick", false, "leave the demo out")
+	flag.StringVar(&o.out, "out", filepath.Join("out", "bench"), "folder for results")
+	flag.StringVar(&o.binary, "binary", filepath.Join("bin", "vzcluster"), "the vzcluster that is measured")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	exit(run(o))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vzbench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func names() []string {
+	var all []string
+	for _, c := range benchmarks() {
+		all = append(all, c.name)
+	}
+	return all
+}
+
+// choose returns the cases that the options ask for, in their own order.
+func choose(o options) ([]benchmark, error) {
+	wanted := strings.FieldsFunc(o.cases, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, name := range wanted {
+		if !slices.Contains(names(), name) {
+			return nil, fmt.Errorf("there is no case %q; the cases are %s", name, strings.Join(names(), ", "))
+		}
+	}
+	var chosen []benchmark
+	for _, c := range benchmarks() {
+		if len(wanted) > 0 && !slices.Contains(wanted, c.name) || len(wanted) == 0 && o.quick && c.slow {
+			continue
+		}
+		if o.runs > 0 {
+			c.runs = o.runs
+		}
+		chosen = append(chosen, c)
+	}
+	return chosen, nil
+}
+
+// run carries out the cases; one that fails does not keep the others from running.
+func run(o options) (err error) {
+	chosen, err := choose(o)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("containers and namespaces need root; run it with sudo")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	b, err := newBench(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	var failed []error
+	for _, c := range chosen {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := b.one(ctx, c); err != nil {
+			fmt.Fprintf(os.Stderr, "%s failed: %v\n", c.name, err)
+			failed = append(failed, fmt.Errorf("%s: %w", c.name, err))
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d cases failed: %w", len(failed), len(chosen), errors.Join(failed...))
+	}
+	return context.Cause(ctx)
+}
+
+// one carries out a case, prints its table and writes its results.
+func (b *bench) one(ctx context.Context, c benchmark) error {
+	b.say("%s: %d runs", c.name, c.runs)
+	begin := time.Now()
+	rs, err := c.run(ctx, b, c.runs)
+	if err != nil {
+		return err
+	}
+	b.say("%s took %.1f s", c.name, time.Since(begin).Seconds())
+	if err := writeTable(os.Stdout, rs); err != nil {
+		return err
+	}
+	fmt.Println()
+	return save(b.options.out, c.name, rs)
+}

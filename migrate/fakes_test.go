@@ -1,0 +1,301 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+const (
+	ctid      = 101
+	operation = "op1"
+)
+
+// world is two hosts, one container and a ledger, with a witness that sees every instant at which a copy can run.
+type world struct {
+	t  *testing.T
+	mu sync.Mutex
+
+	copies  map[string]*copyOf // by host
+	state   *cluster.State     // the production state is the ledger
+	witness []string           // what must never be
+
+	loseReply map[string]int // "commit" or "abort" -> how many answers get lost on the way back
+	blockers  []runtime.Process
+	thawDump  bool // CRIU thaws the container in the middle of the dump
+	dumpFails bool
+	badOnce   bool // the next restore fails
+}
+
+// copyOf is one host's copy of the container.
+type copyOf struct {
+	running, frozen, open bool
+	memory                string // what only a live move keeps
+	layer                 string // folder
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, copies: map[string]*copyOf{}, state: cluster.NewState(), loseReply: map[string]int{}}
+	room := cluster.Resources{MilliCPU: 8000, RAM: 8 << 30, Disk: 8 << 30}
+	host := func(name string) cluster.Host {
+		return cluster.Host{Name: name, Address: name + ":7443", Gossip: name + ":7946", State: cluster.HostActive, Capacity: room, Serial: "5e" + name}
+	}
+	w.must(cluster.InitCluster{
+		Settings: cluster.Settings{ID: "test", Pool: "10.0.0.0/24", PoolFirst: "10.0.0.100", PoolLast: "10.0.0.200", CACert: []byte("x"), CAKey: []byte("x"), GossipKey: make([]byte, 32)},
+		Host:     host("a"),
+	})
+	w.must(cluster.AddToken{Token: cluster.Token{ID: "t", Hash: fmt.Sprintf("%064d", 0), Created: time.Unix(1, 0), Expires: time.Unix(1e9, 0)}})
+	w.must(cluster.AddHost{Host: host("b"), TokenID: "t", At: time.Unix(2, 0)})
+	digest := "sha256:" + fmt.Sprintf("%064d", 1)
+	w.must(cluster.PutTemplate{Template: cluster.Template{Name: "tiny", Digest: digest, Size: 1, Init: []string{"/sbin/init"}, Hosts: []string{"a"}}})
+	w.must(cluster.CreateContainer{Container: cluster.Container{
+		ID: ctid, Name: "ct", Host: "a", Desired: cluster.WantRunning, Template: "tiny", Digest: digest,
+		Limits: cluster.Limits{RAM: 64 << 20, MilliCPU: 100, Disk: 1 << 20},
+	}})
+	w.copies["a"] = &copyOf{running: true, open: true, memory: "counter=42", layer: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(w.copies["a"].layer, "file"), []byte("on disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// must applies a command that cannot be refused.
+func (w *world) must(c cluster.Command) {
+	w.t.Helper()
+	if _, err := w.apply(c); err != nil {
+		w.t.Fatalf("%T: %v", c, err)
+	}
+}
+
+func (w *world) apply(c cluster.Command) (any, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next, result, err := w.state.Apply(c)
+	w.state = next
+	return result, err
+}
+
+func (w *world) op() *cluster.Operation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state.Operation(operation)
+}
+
+func (w *world) container() *cluster.Container {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state.Container(ctid)
+}
+
+// look writes down what must never be: two copies that can run, or a copy that is heard and is not the owner's.
+// The caller holds the lock.
+func (w *world) look() {
+	able, owner := 0, w.state.Container(ctid).Host
+	for host, c := range w.copies {
+		if c.running && !c.frozen {
+			able++
+		}
+		if c.running && c.open && !c.frozen && host != owner {
+			w.witness = append(w.witness, "a copy on "+host+" is heard, the owner is "+owner)
+		}
+	}
+	if able > 1 {
+		w.witness = append(w.witness, "two copies run")
+	}
+}
+
+// agent is one life of a host's agent. What a dead one calls never returns.
+type agent struct {
+	w    *world
+	host string
+	dead chan struct{}
+}
+
+func (w *world) newAgent(host string) *agent {
+	return &agent{w: w, host: host, dead: make(chan struct{})}
+}
+
+func (a *agent) kill() { close(a.dead) }
+
+// enter returns with the world locked, or never, when the agent is dead.
+func (a *agent) enter() func() {
+	a.w.mu.Lock()
+	select {
+	case <-a.dead:
+		a.w.mu.Unlock()
+		select {} // its process is gone
+	default:
+	}
+	return func() {
+		a.w.look()
+		a.w.mu.Unlock()
+	}
+}
+
+func (a *agent) here() *copyOf {
+	c := a.w.copies[a.host]
+	if c == nil {
+		c = &copyOf{layer: a.w.t.TempDir()}
+		a.w.copies[a.host] = c
+	}
+	return c
+}
+
+func (a *agent) Status(int) (runtime.Status, error) {
+	defer a.enter()()
+	c := a.here()
+	return runtime.Status{Running: c.running, Frozen: c.running && c.frozen, PID: 1}, nil
+}
+
+func (a *agent) Scan(int) (runtime.Scan, error) {
+	defer a.enter()()
+	return runtime.Scan{Init: 1, Processes: a.w.blockers}, nil
+}
+
+func (a *agent) Freeze(context.Context, int) error {
+	defer a.enter()()
+	a.here().frozen, a.here().open = true, false
+	return nil
+}
+
+func (a *agent) AssertFrozen(context.Context, int) (bool, error) {
+	defer a.enter()()
+	thawed := !a.here().frozen
+	a.here().frozen = true
+	return thawed, nil
+}
+
+func (a *agent) Thaw(context.Context, runtime.Spec) error {
+	defer a.enter()()
+	a.here().frozen, a.here().open = false, true
+	return nil
+}
+
+func (a *agent) Checkpoint(_ runtime.Spec, _, images string, ready func()) error {
+	defer a.enter()()
+	c := a.here()
+	if !c.running || !c.frozen {
+		return errors.New("not a frozen container")
+	}
+	if a.w.dumpFails {
+		return errors.New("criu: an inotify watch cannot be dumped")
+	}
+	if err := os.WriteFile(filepath.Join(images, "pages-1.img"), []byte(c.memory), 0o600); err != nil {
+		return err
+	}
+	if a.w.thawDump {
+		c.frozen = false
+	}
+	ready()
+	return nil
+}
+
+func (a *agent) Settle(context.Context, string) error { defer a.enter()(); return nil }
+
+func (a *agent) Root(context.Context, runtime.Spec) (string, error) {
+	defer a.enter()()
+	return "/", nil
+}
+
+func (a *agent) Layer(int) (string, error) {
+	defer a.enter()()
+	return a.here().layer, nil
+}
+
+func (a *agent) Start(context.Context, runtime.Spec) error {
+	defer a.enter()()
+	*a.here() = copyOf{running: true, open: true, memory: "fresh", layer: a.here().layer}
+	return nil
+}
+
+func (a *agent) Stop(ctx context.Context, id int, _ bool, _ time.Duration) error {
+	return a.Kill(ctx, id)
+}
+
+func (a *agent) Kill(context.Context, int) error {
+	defer a.enter()()
+	*a.here() = copyOf{layer: a.here().layer}
+	return nil
+}
+
+func (a *agent) Destroy(context.Context, int) error {
+	defer a.enter()()
+	delete(a.w.copies, a.host)
+	return nil
+}
+
+func (a *agent) PrepareRestore(context.Context, runtime.Spec) error { defer a.enter()(); return nil }
+
+func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error {
+	defer a.enter()()
+	if a.w.badOnce {
+		a.w.badOnce = false
+		return errors.New("criu: Can't restore an inotify watch")
+	}
+	b, err := os.ReadFile(filepath.Join(images, "pages-1.img"))
+	if err != nil {
+		return err
+	}
+	*a.here() = copyOf{running: true, frozen: true, memory: string(b), layer: a.here().layer}
+	return nil
+}
+
+func (a *agent) Resume(_ context.Context, _ runtime.Spec, opened func()) error {
+	defer a.enter()()
+	if !a.here().running {
+		return errors.New("nothing is held")
+	}
+	a.here().frozen, a.here().open = false, true
+	opened()
+	return nil
+}
+
+// ask applies a command as the agent; its answer may get lost.
+func (a *agent) ask(what string, c cluster.Command) error {
+	defer a.enter()()
+	next, _, err := a.w.state.Apply(c)
+	a.w.state = next
+	if a.w.loseReply[what] > 0 {
+		a.w.loseReply[what]--
+		return errors.New("the leader was lost")
+	}
+	return err
+}
+
+func (a *agent) Commit(_ context.Context, op string) (Fate, error) {
+	err := a.ask("commit", cluster.CommitMigration{Operation: op})
+	if errors.Is(err, cluster.ErrStale) {
+		return Aborted, nil
+	}
+	return Committed, err
+}
+
+func (a *agent) Abort(_ context.Context, op, reason string) (Fate, error) {
+	err := a.ask("abort", cluster.AbortMigration{Operation: op, Reason: reason, At: time.Unix(9, 0)})
+	if errors.Is(err, cluster.ErrStale) {
+		return Committed, nil
+	}
+	return Aborted, err
+}
+
+func (a *agent) Read(context.Context, string) (*cluster.Operation, *cluster.Container, error) {
+	defer a.enter()()
+	return a.w.state.Operation(operation), a.w.state.Container(ctid), nil
+}
+
+func (a *agent) Restarted(context.Context, string) error {
+	ct := a.w.container()
+	return a.ask("report", cluster.ReportContainer{ID: ctid, Host: a.host, Generation: ct.Generation, State: cluster.Running, Restarted: true})
+}
+
+func (a *agent) Finish(_ context.Context, op string, r cluster.MoveResult) error {
+	return a.ask("finish", cluster.FinishMigration{Operation: op, Result: r, At: time.Unix(9, 0)})
+}

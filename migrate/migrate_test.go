@@ -1,0 +1,367 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// run is one migration from a to b in a world.
+type run struct {
+	*world
+	dirs       map[string]string // by host; they outlive agents
+	agents     map[string]*agent
+	conn       net.Conn // the source's end
+	sourceDone chan error
+	targetDone chan error
+	hook       Hook
+}
+
+func newRun(t *testing.T, mode string) *run {
+	r := &run{
+		world: newWorld(t), dirs: map[string]string{"a": t.TempDir(), "b": t.TempDir()}, agents: map[string]*agent{},
+		sourceDone: make(chan error, 1), targetDone: make(chan error, 1),
+	}
+	r.must(cluster.BeginMigration{Operation: cluster.Operation{
+		ID: operation, Kind: cluster.OpMigrate, Container: ctid, Generation: r.container().Generation, From: "a", To: "b", Mode: mode, Started: time.Unix(5, 0),
+	}})
+	r.agents["a"], r.agents["b"] = r.newAgent("a"), r.newAgent("b")
+	return r
+}
+
+// connect returns the two ends of a connection over loopback.
+func connect(t *testing.T) (net.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
+
+func (r *run) source(a *agent) *Source {
+	return &Source{
+		Host: a, Ledger: a, Copy: Layers{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
+			if r.conn == nil {
+				return nil, errors.New("connection refused")
+			}
+			return r.conn, nil
+		},
+	}
+}
+
+func (r *run) target(a *agent) *Target {
+	return &Target{
+		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Spec: func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
+	}
+}
+
+// start lets both sides work.
+func (r *run) start(ctx context.Context) {
+	ours, theirs := connect(r.t)
+	r.conn = ours
+	go func() {
+		r.targetDone <- r.target(r.agents["b"]).Serve(ctx, theirs, "a", func(string) (func(), error) { return func() {}, nil })
+	}()
+	go func() { r.sourceDone <- r.source(r.agents["a"]).Run(ctx, r.op(), spec()) }()
+}
+
+// settle brings the world to rest as the agents would: a side whose agent lives is waited for, one whose agent died is
+// taken over by a new one, and what is left on a host that does not own the container is removed.
+func (r *run) settle(ctx context.Context, died string) {
+	r.t.Helper()
+	ended := map[string]bool{died: true}
+	wait := func(side string, done chan error) {
+		if ended[side] {
+			return
+		}
+		select {
+		case <-done:
+			ended[side] = true
+		case <-ctx.Done():
+			r.t.Fatalf("host %s did not end its part", side)
+		}
+	}
+	if died == "a" {
+		r.agents["a"] = r.newAgent("a")
+		if !r.op().Final() {
+			if err := r.source(r.agents["a"]).Recover(ctx, r.op(), spec()); err != nil {
+				r.t.Logf("the new source says: %v", err)
+			}
+		}
+	}
+	if died == "b" {
+		wait("a", r.sourceDone)
+		r.agents["b"] = r.newAgent("b")
+		tg := r.target(r.agents["b"])
+		if op := r.op(); op.Status == cluster.OpCommitted || tg.Left(operation) {
+			if err := tg.Recover(ctx, op, spec()); err != nil {
+				r.t.Errorf("the new target says: %v", err)
+			}
+		}
+	}
+	wait("a", r.sourceDone)
+	wait("b", r.targetDone)
+	if op := r.op(); op.Status == cluster.OpCommitted { // the target finishes what the source has left
+		if err := r.target(r.agents["b"]).Recover(ctx, op, spec()); err != nil {
+			r.t.Errorf("the target cannot finish: %v", err)
+		}
+	}
+	for host, a := range map[string]*agent{"a": r.agents["a"], "b": r.agents["b"]} {
+		if r.container().Host != host {
+			_ = a.Destroy(ctx, ctid)
+		}
+	}
+}
+
+// verify checks what must be true after any fault.
+func (r *run) verify() {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.witness {
+		r.t.Errorf("at some instant: %s", w)
+	}
+	op, ct := r.state.Operation(operation), r.state.Container(ctid)
+	if !op.Final() || ct.Operation != "" {
+		r.t.Errorf("the operation is %s and the lock is %q", op.Status, ct.Operation)
+	}
+	if len(r.copies) != 1 {
+		r.t.Errorf("%d hosts have a copy", len(r.copies))
+	}
+	c := r.copies[ct.Host]
+	if c == nil || !c.running || c.frozen || !c.open {
+		r.t.Fatalf("the owner %s has %+v, not a running copy", ct.Host, c)
+	}
+	if c.memory != "counter=42" && ct.Restarted == 0 {
+		r.t.Errorf("the memory was lost, and no restart was reported")
+	}
+	if c.memory == "counter=42" && ct.Restarted != 0 {
+		r.t.Errorf("a restart was reported, but the memory is there")
+	}
+	if b, err := os.ReadFile(filepath.Join(c.layer, "file")); err != nil || string(b) != "on disk" {
+		r.t.Errorf("the layer holds %q, %v", b, err)
+	}
+	if (ct.Host == "b") != (op.Status == cluster.OpDone) {
+		r.t.Errorf("the owner is %s, but the operation is %s", ct.Host, op.Status)
+	}
+}
+
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestMigration(t *testing.T) {
+	for _, mode := range []string{cluster.ModeLive, cluster.ModeOffline} {
+		t.Run(mode, func(t *testing.T) {
+			ctx := bounded(t)
+			r := newRun(t, mode)
+			seen := map[Point]bool{}
+			r.hook = func(p Point, _ string) error {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				seen[p] = true
+				return nil
+			}
+			r.start(ctx)
+			r.settle(ctx, "")
+			if mode == cluster.ModeOffline { // the memory is given up on purpose
+				r.copies["b"].memory = "counter=42"
+			}
+			r.verify()
+			if r.container().Host != "b" {
+				t.Fatal("the container did not move")
+			}
+			for _, p := range Points() {
+				if !seen[p] && (mode == cluster.ModeLive || p != PointTargetPrepare && p != PointTargetImages) {
+					t.Errorf("the point %s was not passed", p)
+				}
+			}
+			if left, _ := filepath.Glob(r.dirs["b"] + "/*"); len(left) > 0 {
+				t.Errorf("the target has left %v", left)
+			}
+		})
+	}
+}
+
+// TestFailure fails every point in turn: the step returns an error, both agents live on.
+func TestFailure(t *testing.T) {
+	for _, p := range Points() {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			r := newRun(t, cluster.ModeLive)
+			failed := false
+			r.hook = func(at Point, _ string) error {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if at == p && !failed {
+					failed = true
+					return fmt.Errorf("fault at %s", p)
+				}
+				return nil
+			}
+			r.start(ctx)
+			r.settle(ctx, "")
+			if !failed {
+				t.Fatal("the point was not passed")
+			}
+			r.verify()
+			if r.container().Restarted != 0 {
+				t.Error("a failed step cost the memory")
+			}
+		})
+	}
+}
+
+// TestKill kills an agent at every point in turn: nothing that it would have done next happens, its connection breaks,
+// and after a while another agent takes its place.
+func TestKill(t *testing.T) {
+	for _, p := range Points() {
+		t.Run(string(p), func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			r := newRun(t, cluster.ModeLive)
+			side := map[bool]string{true: "a", false: "b"}[strings.HasPrefix(string(p), "source.")]
+			killed := make(chan struct{})
+			r.hook = func(at Point, _ string) error {
+				r.mu.Lock()
+				if at != p || r.isKilled(killed) {
+					r.mu.Unlock()
+					return nil
+				}
+				r.agents[side].kill()
+				close(killed)
+				r.mu.Unlock()
+				r.conn.Close()
+				select {}
+			}
+			r.start(ctx)
+			select {
+			case <-killed:
+			case <-ctx.Done():
+				t.Fatal("the point was not passed")
+			}
+			r.settle(ctx, side)
+			r.verify()
+		})
+	}
+}
+
+func (r *run) isKilled(killed chan struct{}) bool {
+	select {
+	case <-killed:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestLostReplies(t *testing.T) {
+	for _, what := range []string{"commit", "abort"} {
+		for _, p := range append([]Point{""}, PointSourceAllow, PointTargetHeld, PointTargetCommit, PointTargetCommitted) {
+			t.Run(what+" "+string(p), func(t *testing.T) {
+				t.Parallel()
+				ctx := bounded(t)
+				r := newRun(t, cluster.ModeLive)
+				r.loseReply[what] = 2
+				failed := false
+				r.hook = func(at Point, _ string) error {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					if at == p && !failed {
+						failed = true
+						return errors.New("fault")
+					}
+					return nil
+				}
+				r.start(ctx)
+				r.settle(ctx, "")
+				r.verify()
+			})
+		}
+	}
+}
+
+func TestRefusedByPreflight(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.blockers = []runtime.Process{{PID: 1, Name: "init"}, {PID: 7, Name: "dockerd", Unit: "docker.service", Files: []string{"anon_inode:bpf-map"}}}
+	r.start(ctx)
+	r.settle(ctx, "b") // the target never hears of it
+	r.verify()
+	if r.container().Host != "a" || !strings.Contains(r.op().Error, "7 dockerd (docker.service)") {
+		t.Errorf("the container is on %s, the reason is %q", r.container().Host, r.op().Error)
+	}
+}
+
+func TestThawedByCRIU(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.thawDump = true
+	r.start(ctx)
+	r.settle(ctx, "")
+	r.verify()
+	if r.container().Host != "a" {
+		t.Error("a container that had run after its checkpoint was moved")
+	}
+}
+
+func TestFailedDumpGoesBack(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.dumpFails = true
+	r.start(ctx)
+	r.settle(ctx, "")
+	r.verify()
+	if r.container().Host != "a" || !strings.Contains(r.op().Error, "inotify") {
+		t.Errorf("the container is on %s, the reason is %q", r.container().Host, r.op().Error)
+	}
+}
+
+func TestRestoreIsTriedTwice(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.badOnce = true
+	r.start(ctx)
+	r.settle(ctx, "")
+	r.verify()
+	if r.container().Host != "b" {
+		t.Error("one failed restore undid the migration")
+	}
+}
+
+func TestTargetThatIsNotThere(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.sourceDone <- r.source(r.agents["a"]).Run(ctx, r.op(), spec())
+	r.settle(ctx, "b")
+	r.verify()
+}

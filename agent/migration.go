@@ -56,8 +56,12 @@ func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, err
 	return m.peers.dial(ctx, host, m.addressOf(host), alpnMigrate)
 }
 
-// spec makes a container's specification and sees to it that its template is here.
+// spec makes a container's specification, and sees to it that its template is here and that reconciliation has let go
+// of the container.
 func (mv *mover) spec(ctx context.Context, ct *cluster.Container) (runtime.Spec, error) {
+	if err := mv.a.Idle(ctx, ct.ID); err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := mv.a.EnsureTemplate(ctx, ct.Digest); err != nil {
 		return runtime.Spec{}, err
 	}
@@ -106,6 +110,9 @@ func (mv *mover) confirmed(ctx context.Context, op *cluster.Operation) {
 	}
 	if now.Final() {
 		mv.done(op)
+		return
+	}
+	if err := mv.a.Idle(ctx, op.Container); err != nil {
 		return
 	}
 	if work := mv.workFor(now); work != nil {

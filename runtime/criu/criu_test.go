@@ -1,0 +1,116 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDecisive(t *testing.T) {
+	for _, tt := range []struct{ name, log, want string }{
+		{"the first error is the cause", "(00.01) Error (criu/sk-inet.c:191): inet: unsupported proto 262\n(00.02) Error (criu/cr-dump.c:1975): Dumping FAILED.\n", "criu: inet: unsupported proto 262 (refused)"},
+		{"a limit is no cause", "Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\nError (criu/x.c:1): real\n", "criu: real (refused)"},
+		{"a file of that name is no error", "Dumping path [/usr/lib/libgpg-error.so.0]\n", "refused"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "dump.log")
+			if err := os.WriteFile(log, []byte(tt.log), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cause := errors.New("refused")
+			err := decisive(cause, log)
+			if err.Error() != tt.want || !errors.Is(err, cause) {
+				t.Errorf("got %q, want %q", err, tt.want)
+			}
+		})
+	}
+	if err := decisive(errors.New("refused"), "/nowhere"); err.Error() != "refused" {
+		t.Errorf("without a log: %v", err)
+	}
+}
+
+func TestSettle(t *testing.T) {
+	dir := t.TempDir()
+	c := Criu{}
+	if err := c.Settle(t.Context(), dir); err != nil {
+		t.Fatalf("with nothing left: %v", err)
+	}
+	// A process that carries criu's name stands for one that a former agent has left.
+	fake := filepath.Join(dir, "criu")
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(sleep, fake); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(fake, "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	if err := os.WriteFile(filepath.Join(dir, pidFile), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.Settle(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("while it runs: %v", err)
+	}
+	_ = cmd.Process.Kill()
+	if err := c.Settle(t.Context(), dir); err != nil {
+		t.Fatalf("after its end: %v", err)
+	}
+}
+
+func TestScanSeesForeignProcesses(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	self := os.Getpid()
+	scan, err := Criu{}.Scan(self, []int{self, cmd.Process.Pid, 1 << 22})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(scan.Processes) != 2 { // the third does not exist
+		t.Fatalf("%d processes were seen", len(scan.Processes))
+	}
+	if scan.Processes[0].Foreign || scan.Processes[1].Foreign {
+		t.Error("init or its child was taken for a foreign process")
+	}
+	if scan.Processes[1].Name != "sleep" || scan.Processes[1].Namespaces["pid"] == "" {
+		t.Errorf("got %+v", scan.Processes[1])
+	}
+	scan, err = Criu{}.Scan(cmd.Process.Pid, []int{cmd.Process.Pid, self})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !scan.Processes[1].Foreign { // our parent is not in that container
+		t.Error("a process from outside was not seen as one")
+	}
+	if len(scan.Mounts) == 0 {
+		t.Error("no mounts were seen")
+	}
+}
+
+func TestCgroupRoots(t *testing.T) {
+	roots, err := cgroupRoots("/vz/101")
+	if err != nil || len(roots) == 0 {
+		t.Fatal(roots, err)
+	}
+	for _, r := range roots {
+		if r.GetPath() != "/vz/101" || strings.Contains(r.GetCtrl(), ":") {
+			t.Errorf("got %v", r)
+		}
+	}
+}

@@ -2,7 +2,6 @@
 
 # sudo's PATH does not have Go's usual place.
 GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
@@ -18,7 +17,7 @@ unsetup: ## take away all that setup installed or changed (needs root)
 	@sh cmd/vzcluster/setup.sh remove
 
 build: need-go ## build bin/vzcluster, one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/vzcluster ./cmd/vzcluster
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/vzcluster ./cmd/vzcluster
 
 check: need-go ## vet, staticcheck, formatting, import rules
 	$(GO) vet ./...

@@ -54,10 +54,15 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.Template) (*cluster.Container, error) {
 	m.placing.Lock()
 	defer m.placing.Unlock()
+	var silent []string // gossip learns of a death later than whoever asks
 	for try := 0; ; try++ {
-		d := m.place(req, t.Digest)
+		d := m.place(req, t.Digest, silent...)
 		if d.Host == "" {
 			return nil, api.Errorf(api.CodeNoFit, "'vzcluster place --why' explains each host", "%s", d.Why)
+		}
+		if !m.answers(ctx, d.Host) && ctx.Err() == nil {
+			silent = append(silent, d.Host)
+			continue
 		}
 		c := cluster.Container{
 			ID: req.ID, Name: req.Name, Host: d.Host, Template: req.Template, Limits: req.Limits, Hostname: req.Hostname,
@@ -72,6 +77,19 @@ func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.T
 		}
 		return made, err
 	}
+}
+
+// answers reports whether a host's agent takes connections.
+func (m *member) answers(ctx context.Context, host string) bool {
+	if host == m.name {
+		return true
+	}
+	conn, err := m.peers.dial(ctx, host, m.addressOf(host), alpnHTTP)
+	if err != nil {
+		m.log.Warn("a host that gossip has alive does not answer, nothing is placed on it", "host", host, "error", err)
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // outcome says whether a container has come to where someone waits for it; c is nil when it is gone.

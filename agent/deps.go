@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
@@ -36,8 +37,9 @@ type Engine interface {
 	Wait(ctx context.Context, id int) error
 	// Exec runs a command inside and returns its exit code.
 	Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error)
-	// Log returns the path of the boot log.
-	Log(id int) string
+	// Log opens the boot log; fs.ErrNotExist when there is none. It was written by the container: the file is a plain
+	// one of its layer, no link is followed.
+	Log(id int) (*os.File, error)
 	// Usage says what the container uses now.
 	Usage(id int) (runtime.Usage, error)
 }

@@ -66,7 +66,7 @@ func (e *fakeEngine) Start(_ context.Context, spec runtime.Spec) error {
 	}
 	e.starts++
 	e.cts[spec.ID] = &fakeContainer{spec: spec, limits: spec.Limits, ended: make(chan struct{})}
-	return os.WriteFile(e.Log(spec.ID), []byte("hello from "+spec.Hostname+"\n"), 0o600)
+	return os.WriteFile(e.log(spec.ID), []byte("hello from "+spec.Hostname+"\n"), 0o600)
 }
 
 func (e *fakeEngine) end(id int) {
@@ -170,7 +170,8 @@ func (e *fakeEngine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (i
 	return 127, nil
 }
 
-func (e *fakeEngine) Log(id int) string                { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
+func (e *fakeEngine) Log(id int) (*os.File, error)     { return os.Open(e.log(id)) }
+func (e *fakeEngine) log(id int) string                { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
 func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{}, nil }
 func (e *fakeEngine) limits(id int) (l runtime.Limits) {
 	e.with(id, func(c *fakeContainer) { l = c.limits })

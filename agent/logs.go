@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
 
@@ -22,7 +21,7 @@ func (m *member) handleOwnerLogs(w http.ResponseWriter, r *http.Request) {
 		respond(w, nil, api.Errorf(api.CodeUsage, "", "%q is not a CTID", r.PathValue("id")))
 		return
 	}
-	f, err := os.Open(m.deps.Engine.Log(id))
+	f, err := m.deps.Engine.Log(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		return // it has not said anything yet

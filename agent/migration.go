@@ -31,10 +31,11 @@ type mover struct {
 	target *migrate.Target
 	dir    string
 
-	mu   sync.Mutex
-	busy map[int]string  // container -> operation that this process works on
-	over map[string]bool // operations that this process has nothing more to do with, until they are final
-	wake chan struct{}   // an operation is not busy any more
+	mu    sync.Mutex
+	busy  map[int]string  // container -> operation that this process works on
+	swept map[string]bool // ended operations of which nothing is kept here
+	over  map[string]bool // operations that this process has nothing more to do with, until they are final
+	wake  chan struct{}   // an operation is not busy any more
 }
 
 // NewMigrator makes a Migrator out of the host's engine. Hook may be nil; tests fail steps with it.
@@ -42,7 +43,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 	return func(a *Agent) Migrator {
 		dir := filepath.Join(a.Config().DataDir, "migrations")
 		l := &ledger{a}
-		mv := &mover{a: a, engine: engine, dir: dir, busy: map[int]string{}, over: map[string]bool{}, wake: make(chan struct{}, 1)}
+		mv := &mover{a: a, engine: engine, dir: dir, busy: map[int]string{}, over: map[string]bool{}, swept: map[string]bool{}, wake: make(chan struct{}, 1)}
 		mv.source = &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial}
 		mv.target = &migrate.Target{
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
@@ -82,7 +83,7 @@ func (mv *mover) Run(ctx context.Context) error {
 				continue
 			}
 			if op.Final() {
-				mv.forget(op.ID)
+				mv.forget(op)
 				continue
 			}
 			if mv.workFor(op) != nil && mv.claim(op) {
@@ -263,10 +264,21 @@ func (mv *mover) done(op *cluster.Operation) {
 	mv.over[op.ID] = true
 }
 
-func (mv *mover) forget(operation string) {
+// forget drops what is kept of an ended operation: for one that ended while no agent lived here, that is its
+// checkpoint, as large as the container's memory.
+func (mv *mover) forget(op *cluster.Operation) {
 	mv.mu.Lock()
 	defer mv.mu.Unlock()
-	delete(mv.over, operation)
+	delete(mv.over, op.ID)
+	if mv.busy[op.Container] == op.ID || mv.swept[op.ID] {
+		return
+	}
+	mv.swept[op.ID] = true
+	for _, left := range []string{op.ID, op.ID + ".json", op.ID + ".source", op.ID + ".root"} {
+		if err := os.RemoveAll(filepath.Join(mv.dir, left)); err != nil {
+			mv.a.Log().Warn("what a migration has left cannot be removed", "operation", op.ID, "error", err)
+		}
+	}
 }
 
 // Busy implements Migrator.

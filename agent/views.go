@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -171,6 +172,11 @@ func (m *member) handlePlace(_ http.ResponseWriter, r *http.Request) (any, error
 	return reply, nil
 }
 
-func (m *member) place(req api.CreateRequest, digest string) scheduler.Decision {
-	return scheduler.Place(m.snapshot(digest), scheduler.Request{Need: req.Limits.Resources(), Template: digest, Pin: req.Host})
+// place decides where a container would go; nothing goes to hosts that are silent.
+func (m *member) place(req api.CreateRequest, digest string, silent ...string) scheduler.Decision {
+	snap := m.snapshot(digest)
+	for i, h := range snap.Hosts {
+		snap.Hosts[i].Alive = h.Alive && !slices.Contains(silent, h.Name)
+	}
+	return scheduler.Place(snap, scheduler.Request{Need: req.Limits.Resources(), Template: digest, Pin: req.Host})
 }

@@ -33,6 +33,8 @@ type world struct {
 	thawDump  bool // CRIU thaws the container in the middle of the dump
 	dumpFails bool
 	badOnce   bool // the next restore fails
+	broken    bool // a killed CRIU has left the source infected
+	dies      bool // the source's init ends when it is thawed
 }
 
 // copyOf is one host's copy of the container.
@@ -158,6 +160,23 @@ func (a *agent) Status(int) (runtime.Status, error) {
 func (a *agent) Scan(int) (runtime.Scan, error) {
 	defer a.enter()()
 	return runtime.Scan{Init: 1, Processes: a.w.blockers}, nil
+}
+
+func (a *agent) Broken(int) (bool, error) {
+	defer a.enter()()
+	return a.w.broken, nil
+}
+
+// Wait watches for no time at all: in this world nothing ends by itself but what is dead already.
+func (a *agent) Wait(context.Context, int) error {
+	defer a.enter()()
+	if a.w.dies {
+		a.here().running = false
+	}
+	if !a.here().running {
+		return nil
+	}
+	return context.DeadlineExceeded
 }
 
 func (a *agent) Freeze(context.Context, int) error {

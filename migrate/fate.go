@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -81,15 +82,16 @@ func (src *Source) forward(ctx context.Context, op *cluster.Operation) error {
 	return nil
 }
 
-// back lets the container go on here after an abort. If a fault has ended it meanwhile, it is started from disk, and
-// that is reported.
+// aftermath is how long a container is watched that goes on after a fault: code that a killed CRIU has left in its
+// init ends it at once.
+const aftermath = 500 * time.Millisecond
+
+// back lets the container go on here after an abort. If a fault has ended it meanwhile, or has left it broken, it is
+// started from disk, and that is reported.
 func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
-	st, err := src.Host.Status(op.Container)
-	if err != nil {
+	alive, err := src.goOn(ctx, spec)
+	if err != nil || alive {
 		return err
-	}
-	if st.Running {
-		return src.Host.Thaw(ctx, spec)
 	}
 	_, ct, err := src.Ledger.Read(ctx, op.ID)
 	if err != nil || ct.Desired != cluster.WantRunning {
@@ -104,12 +106,30 @@ func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime
 	return src.Ledger.Restarted(ctx, op.ID)
 }
 
+// goOn thaws the container, and says whether it is alive and well.
+func (src *Source) goOn(ctx context.Context, spec runtime.Spec) (bool, error) {
+	st, err := src.Host.Status(spec.ID)
+	if err != nil || !st.Running {
+		return false, err
+	}
+	if broken, err := src.Host.Broken(spec.ID); err != nil || broken {
+		return false, err
+	}
+	if err := src.Host.Thaw(ctx, spec); err != nil {
+		return false, err
+	}
+	watch, cancel := context.WithTimeout(ctx, aftermath)
+	defer cancel()
+	return src.Host.Wait(watch, spec.ID) != nil, nil // it did not end
+}
+
 // Recover takes over a migration away from this host that a former agent left. It waits for what that agent started,
 // asks for the abort, and goes back or forward as the ledger decides.
 func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
 	if err := src.Host.Settle(ctx, src.images(op.ID)); err != nil {
 		return err
 	}
+	defer os.RemoveAll(src.images(op.ID))
 	if fateOf(op) == Committed {
 		return src.forward(ctx, op)
 	}

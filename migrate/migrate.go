@@ -49,6 +49,8 @@ type Ledger interface {
 type SourceHost interface {
 	Status(id int) (runtime.Status, error)
 	Scan(id int) (runtime.Scan, error)
+	Broken(id int) (bool, error)
+	Wait(ctx context.Context, id int) error
 	Freeze(ctx context.Context, id int) error
 	AssertFrozen(ctx context.Context, id int) (thawed bool, err error)
 	Thaw(ctx context.Context, s runtime.Spec) error

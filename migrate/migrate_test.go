@@ -346,6 +346,23 @@ func TestFailedDumpGoesBack(t *testing.T) {
 	}
 }
 
+// TestBrokenSource has CRIU killed in the middle of a dump: what cannot go on is started from disk and reported.
+func TestBrokenSource(t *testing.T) {
+	for _, how := range []string{"infected", "dies"} {
+		t.Run(how, func(t *testing.T) {
+			ctx := bounded(t)
+			r := newRun(t, cluster.ModeLive)
+			r.dumpFails, r.broken, r.dies = true, how == "infected", how == "dies"
+			r.start(ctx)
+			r.settle(ctx, "")
+			r.verify()
+			if ct := r.container(); ct.Host != "a" || ct.Restarted != 1 {
+				t.Errorf("the container is on %s, restarted %d times", ct.Host, ct.Restarted)
+			}
+		})
+	}
+}
+
 func TestRestoreIsTriedTwice(t *testing.T) {
 	ctx := bounded(t)
 	r := newRun(t, cluster.ModeLive)

@@ -244,7 +244,8 @@ func (m *move) checkpoint(ctx context.Context) error {
 		}
 		dump <- nil
 	}
-	if err := m.Hook.at(PointSourceImages, m.op.ID); err == nil && m.live {
+	err = m.Hook.at(PointSourceImages, m.op.ID)
+	if err == nil && m.live {
 		err = sendImages(m.s, m.images)
 	}
 	if err == nil {
@@ -301,10 +302,11 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.Hook.at(PointSourceEnd, m.op.ID); err != nil {
 		return err
 	}
-	if err := m.s.expect(msgDone, nil, m.op.To); err == nil {
-		if err := m.Host.Destroy(ctx, id); err != nil {
-			m.Log.Error("remove the source's copy", "container", id, "error", err)
-		}
+	if err := m.s.expect(msgDone, nil, m.op.To); err != nil {
+		return nil // the target's agent finishes when the layer is safe there; ours is kept until then
+	}
+	if err := m.Host.Destroy(ctx, id); err != nil {
+		m.Log.Error("remove the source's copy", "container", id, "error", err)
 	}
 	m.clock.lap("clean-up")
 	if err := m.Hook.at(PointSourceFinish, m.op.ID); err != nil {

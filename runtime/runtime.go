@@ -172,6 +172,8 @@ type Checkpointer interface {
 	Restore(ct Checkpoint, images string, h RestoreHooks) (int, error)
 	// Settle returns when no Dump or Restore with these images, begun by a caller that died, is under way any more.
 	Settle(ctx context.Context, images string) error
+	// Infected says whether a dump that was cut off has left something of itself in one of these processes.
+	Infected(pids []int) bool
 	// Warm has the kernel's abilities probed now, so that no migration waits for it.
 	Warm(ctx context.Context) error
 	// Scan reads what a checkpoint of these processes would meet.

@@ -59,7 +59,7 @@ func TestBadInput(t *testing.T) {
 		{1, []string{fmt.Sprint(taken.ID)}, []string{"create", fmt.Sprint(taken.ID), "--template", "busybox", "--ram", "64M", "--cpus", "0.1"}},
 		{1, []string{address(taken)}, create("--ip", address(taken))},
 		{2, []string{"192.0.2.7"}, create("--ip", "192.0.2.7")},
-		{4, []string{"host1", "host2", "host3", "ram"}, create("--ram", "64G")},
+		{4, []string{"host1", "host2", "host3", "memory"}, create("--ram", "64G")},
 		{4, []string{"host2", "cpu"}, create("--host", "host2", "--cpus", "64")},
 		{2, []string{"ram", "12Q"}, create("--ram", "12Q")},
 		{2, []string{"cpus"}, create("--cpus", "-1")},

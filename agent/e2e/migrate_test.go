@@ -135,7 +135,7 @@ func TestNoRoomNoMove(t *testing.T) {
 	c := k.run("large", "busybox", "--ram", "5G")
 	to := k.other(c.Host)
 	k.run("filler", "busybox", "--ram", "5G", "--host", to)
-	k.refused(4, []string{to, "ram"}, "migrate", "large", to)
+	k.refused(4, []string{to, "memory"}, "migrate", "large", to)
 	if now := k.show("large"); now.Host != c.Host || now.State != cluster.Running {
 		t.Errorf("it is %s on %s", now.State, now.Host)
 	}

@@ -34,7 +34,11 @@ const (
 // searchPath finds what set-up fetched before what the machine has.
 const searchPath = binDir + ":/var/cache/vzcluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// share fills in what each host offers: its part of nine tenths of the machine.
+// leastCPUs is what each host offers at least, though a small machine has less: CPU time is shared out by weight, and
+// a container asks for one core unless told otherwise.
+const leastCPUs = 4
+
+// share fills in what each host offers: its part of nine tenths of the machine, and leastCPUs at least.
 func (s *state) share(hosts int) error {
 	const tenths = 0.9
 	if s.CPUs == 0 {
@@ -42,7 +46,7 @@ func (s *state) share(hosts int) error {
 		if err := unix.SchedGetaffinity(0, &set); err != nil {
 			return fmt.Errorf("cannot count the CPUs: %w", err)
 		}
-		s.CPUs = float64(int(float64(set.Count())*tenths/float64(hosts)*100)) / 100
+		s.CPUs = max(leastCPUs, float64(int(float64(set.Count())*tenths/float64(hosts)*100))/100)
 	}
 	if s.RAM == 0 {
 		var info unix.Sysinfo_t

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/lab"
+	"github.com/vzcluster/vzcluster/cluster"
 )
 
 const (
@@ -30,6 +31,7 @@ type moved struct {
 	run    insideRunner
 	move   func(ctx context.Context) error
 	open   func() *series // another ssh session
+	drop   func(ctx context.Context) error
 	gaps   []float64      // ms
 	echoes []float64      // ms
 }
@@ -57,7 +59,7 @@ func blackoutSystemd(ctx context.Context, b *bench, runs int) (_ []result, err e
 	if _, err := f.start(ctx); err != nil {
 		return nil, err
 	}
-	hand, err := b.observe(ctx, moved{name: "floor", run: f.run, move: func(ctx context.Context) error {
+	hand, err := b.observe(ctx, moved{name: "floor", run: f.run, drop: f.stop, move: func(ctx context.Context) error {
 		_, err := f.move(ctx)
 		return err
 	}}, key, floorAddress, floorPort)
@@ -75,6 +77,9 @@ func blackoutSystemd(ctx context.Context, b *bench, runs int) (_ []result, err e
 			}
 		}
 	}
+	if err := errors.Join(ours.drop(ctx), hand.drop(ctx)); err != nil {
+		return nil, err
+	}
 	goal := goalBlackout
 	return []result{
 		compare("blackout-systemd", ours.gaps, hand.gaps, &goal),
@@ -90,15 +95,24 @@ func (b *bench) observeOurs(ctx context.Context, key []byte) (*moved, error) {
 	}
 	here, there := b.roles.owner, b.roles.asked
 	address, _, _ := strings.Cut(c.Addresses[0], "/")
-	return b.observe(ctx, moved{name: "ours", run: b.runner(c.ID), move: func(ctx context.Context) error {
+	drop := func(ctx context.Context) error { return b.destroy(ctx, c) }
+	return b.observe(ctx, moved{name: "ours", run: b.runner(c.ID), drop: drop, move: func(ctx context.Context) error {
 		r, err := b.migrate(ctx, c.ID, there)
 		if err != nil {
 			return err
 		}
 		here, there = there, here
-		b.say("the migration itself says: blackout %.0f ms, %.0f ms in all", r.BlackoutMS, r.TotalMS)
+		b.say("the migration itself says: blackout %.0f ms, %.0f ms in all;%s", r.BlackoutMS, r.TotalMS, phases(r.Phases))
 		return nil
 	}}, key, address, ourPort)
+}
+
+func phases(ps []cluster.Phase) string {
+	var b strings.Builder
+	for _, p := range ps {
+		fmt.Fprintf(&b, " %s %.0f", p.Name, p.MS)
+	}
+	return b.String()
 }
 
 // equipOutside gives the machine outside the receiver and a key for ssh, and returns the key's public half.

@@ -192,7 +192,7 @@ func startFloor(ctx context.Context, o order) error {
 // moveFloor moves the container to the other place, as one does by hand: checkpoint, copy of the layer, restore.
 func moveFloor(ctx context.Context, o order) error {
 	src, dst := o.Place, map[string]string{"A": "B", "B": "A"}[o.Place]
-	if err := errors.Join(os.RemoveAll(floorImages), os.MkdirAll(floorImages, 0o700)); err != nil {
+	if err := errors.Join(os.RemoveAll(floorImages), os.MkdirAll(floorImages, 0o755)); err != nil {
 		return err
 	}
 	from, err := rootsOf(src)

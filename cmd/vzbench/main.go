@@ -21,7 +21,7 @@ import (
 )
 
 // limit bounds a whole run.
-const limit = 20 * time.Minute
+const limit = 15 * time.Minute
 
 // benchmark is one case of the command line; its name is that of its file of results.
 type benchmark struct {

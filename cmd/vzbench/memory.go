@@ -42,10 +42,6 @@ func agentMemory(ctx context.Context, b *bench, _ int) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	empty, err := rss(pid)
-	if err != nil {
-		return nil, err
-	}
 	if err := b.fill(ctx, host); err != nil {
 		return nil, err
 	}
@@ -58,7 +54,7 @@ func agentMemory(ctx context.Context, b *bench, _ int) ([]result, error) {
 			return nil, ctx.Err()
 		case <-tick.C:
 		}
-		mib, err := rss(pid)
+		mib, err := memoryOf(pid, "VmRSS")
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +64,11 @@ func agentMemory(ctx context.Context, b *bench, _ int) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.say("agent-memory: %.1f MiB before, %.1f MiB with %d containers", empty, median(samples), memoryContainers)
+	peak, err := memoryOf(pid, "VmHWM")
+	if err != nil {
+		return nil, err
+	}
+	b.say("agent-memory: %.1f MiB with %d containers, %.1f MiB at its peak so far", median(samples), memoryContainers, peak)
 	each := float64(after-before) / memoryContainers
 	return []result{
 		absolute("agent-memory", "MiB", samples, goalMemory),
@@ -112,19 +112,19 @@ func (b *bench) fill(ctx context.Context, host string) error {
 	return fmt.Errorf("not all of %d containers run on %s", memoryContainers, host)
 }
 
-// rss is a process's resident memory in MiB.
-func rss(pid int) (float64, error) {
+// memoryOf is what the kernel says of a process's resident memory, now (VmRSS) or at most so far (VmHWM), in MiB.
+func memoryOf(pid int, what string) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read what the agent takes: %w", err)
 	}
-	return parseRSS(string(b))
+	return parseMemory(string(b), what)
 }
 
-func parseRSS(status string) (float64, error) {
+func parseMemory(status, what string) (float64, error) {
 	for line := range strings.Lines(status) {
 		f := strings.Fields(line)
-		if len(f) == 3 && f[0] == "VmRSS:" {
+		if len(f) == 3 && f[0] == what+":" {
 			kib, err := strconv.ParseFloat(f[1], 64)
 			return kib / 1024, err
 		}

@@ -57,7 +57,7 @@ func (b *bench) ssh(ctx context.Context, address string) *series {
 		return s
 	}
 	command := []string{
-		"ssh", "-i", keyFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+		"ssh", "-i", keyFile, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=QUIET",
 		"-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "root@" + address, "cat",
 	}
 	go func() {

@@ -99,6 +99,9 @@ func (d *demo) steps() []step {
 
 // run tells the story and takes the lab away whatever happens.
 func (d *demo) run(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return api.Errorf(api.CodeDenied, "run it with sudo", "the demo needs root")
+	}
 	if missing := missingPrograms("criu", "runc", "nft", "ip", "ssh", "ssh-keygen"); len(missing) > 0 {
 		return api.Errorf(api.CodeFailed, "run `vzcluster setup` first", "this machine lacks %s", strings.Join(missing, ", "))
 	}

@@ -65,7 +65,7 @@ func (d *demo) move(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	after, err := d.count.progressed(ctx, d.e, before.Acked, 1) // may have been counted during the copy: see below
+	after, err := d.count.progressed(ctx, d.e, before.Acked, 1) // maybe from before the freeze
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (d *demo) killLeader(ctx context.Context) error {
 	d.result.Leader.Successor = st.Leader
 	d.say.line("%s leads now, and after %.1f s the cluster has accepted a create: %s goes to %s", st.Leader, d.result.Leader.Seconds, ct.Name, ct.Host)
 	if err := d.at(rest[0], func(cl *api.Client) error {
-		ct, err = d.e.waitRunning(ctx, cl, ct, demoPatience)
+		_, err := cl.Action(ctx, ct.Name, "start", api.ActionRequest{})
 		return err
 	}); err != nil {
 		return err
@@ -199,13 +199,16 @@ func (d *demo) killLeader(ctx context.Context) error {
 	return d.restartLeader(ctx, leader, born)
 }
 
-// createAnyway repeats a create until the cluster can decide again.
+// createAnyway repeats a create until the cluster can decide again. It does not start the container: what is measured
+// is the decision.
 func (d *demo) createAnyway(ctx context.Context, host, name string) (ct api.Container, err error) {
+	r := demoRequest(name)
+	r.Start = false
 	err = d.until(ctx, "the cluster accepts a create", func(ctx context.Context) (bool, error) {
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		err := d.at(host, func(cl *api.Client) (err error) {
-			ct, err = cl.Create(try, demoRequest(name))
+			ct, err = cl.Create(try, r)
 			if api.CodeOf(err) == api.CodeConflict { // an earlier try was accepted, its answer got lost
 				ct, err = cl.Container(try, name)
 			}

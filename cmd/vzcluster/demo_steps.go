@@ -82,9 +82,6 @@ func (d *demo) template(ctx context.Context) error {
 	}
 	r := &d.result.Template
 	r.BuildS, r.AgeSeconds = time.Since(start).Seconds(), age.Seconds()
-	if age > 0 {
-		d.say.line("using the tree built %s", ago(age))
-	}
 	archive, err := os.Open(path)
 	if err != nil {
 		return err
@@ -163,8 +160,9 @@ func (d *demo) create(ctx context.Context, host, name string) (ct api.Container,
 		if ct, err = cl.Create(ctx, demoRequest(name)); err != nil {
 			return fmt.Errorf("%s cannot be created: %w", name, err)
 		}
-		d.say.line("%-8s goes to %s", name, ct.Host)
-		ct, err = d.e.waitRunning(ctx, cl, ct, demoPatience)
+		if ct, err = d.e.waitRunning(ctx, cl, ct, demoPatience); err == nil {
+			d.say.line("%-8s runs on %s", name, ct.Host)
+		}
 		return err
 	})
 	return ct, err

@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,4 +94,18 @@ func unit(dir string) string {
 		}
 	}
 	return ""
+}
+
+// parasite is the name of the memory in which CRIU runs code inside a process that it dumps.
+const parasite = "/memfd:CRIUMFD"
+
+// Infected implements runtime.Checkpointer.
+func (Criu) Infected(pids []int) bool {
+	for _, pid := range pids {
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+		if err == nil && bytes.Contains(maps, []byte(parasite)) {
+			return true
+		}
+	}
+	return false
 }

@@ -121,8 +121,27 @@ func (e *Engine) clean(s runtime.Spec, path string) error {
 	return f.Chown(owner, owner)
 }
 
-// Log is the file that holds a container's boot log.
-func (e *Engine) Log(id int) string { return filepath.Join(e.Roots.Layer(id), bootLog) }
+// Log opens a container's boot log; fs.ErrNotExist when there is none. The container may have put anything in its
+// place: no link is followed, and what is no plain file is refused.
+func (e *Engine) Log(id int) (*os.File, error) {
+	layer, err := unix.Open(e.Roots.Layer(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the boot log of container %d: %w", id, err)
+	}
+	defer unix.Close(layer)
+	fd, err := unix.Openat2(layer, bootLog, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the boot log of container %d: %w", id, err)
+	}
+	f := os.NewFile(uintptr(fd), bootLog)
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("the boot log of container %d is no plain file any more", id)
+	}
+	return f, nil
+}
 
 // Stop asks init to shut down, kills what is left after the time-out, and takes everything down but the layer.
 func (e *Engine) Stop(ctx context.Context, id int, systemd bool, timeout time.Duration) error {

@@ -150,3 +150,13 @@ func (e *Engine) Scan(id int) (runtime.Scan, error) {
 func (e *Engine) Settle(ctx context.Context, images string) error {
 	return e.Checkpoints.Settle(ctx, images)
 }
+
+// Broken says whether a checkpoint that did not come to its end has left code of its own inside a process of the
+// container: such a process cannot go on.
+func (e *Engine) Broken(id int) (bool, error) {
+	pids, err := e.Cgroups.PIDs(id)
+	if err != nil {
+		return false, err
+	}
+	return e.Checkpoints.Infected(pids), nil
+}

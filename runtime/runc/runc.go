@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -157,40 +156,6 @@ func startTime(pid int) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(f[19], 10, 64)
 	return n, err == nil
-}
-
-// Exec implements runtime.OCI.
-func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error) {
-	if st, err := r.Status(id); err != nil {
-		return 0, err
-	} else if !st.Running {
-		return 0, fmt.Errorf("container %d: %w", id, runtime.ErrNotRunning)
-	}
-	args := []string{"exec", "--cwd", "/root", "--env", "HOME=/root"}
-	for _, e := range o.Env {
-		args = append(args, "--env", e)
-	}
-	if o.TTY != nil {
-		args = append(args, "--tty")
-	}
-	cmd := r.command(ctx, append(append(args, strconv.Itoa(id)), o.Args...)...)
-	if o.TTY != nil {
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = o.TTY, o.TTY, o.TTY
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // so that a resize reaches runc
-	} else {
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Stdin, o.Stdout, o.Stderr
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0, nil
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode(), nil
-	case errors.As(err, &exit):
-		return 128 + int(exit.Sys().(syscall.WaitStatus).Signal()), nil
-	}
-	return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 }
 
 // Forget implements runtime.OCI.

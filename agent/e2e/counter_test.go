@@ -21,6 +21,12 @@ const port = "9000"
 // serveCounter has a container count in memory and in a file that it holds open.
 func (k *kit) serveCounter(c api.Container) {
 	k.t.Helper()
+	k.serve(c, "serve :"+port+" /var/log/counter")
+}
+
+// serve starts the traffic program in a container and waits until it listens.
+func (k *kit) serve(c api.Container, args string) {
+	k.t.Helper()
 	program, err := os.Open(shared.traffic)
 	if err != nil {
 		k.t.Fatal(err)
@@ -29,8 +35,8 @@ func (k *kit) serveCounter(c api.Container) {
 	if r := k.at("host1", program, "exec", c.Name, "--", "sh", "-c", "cat > /bin/traffic && chmod 755 /bin/traffic"); r.code != 0 {
 		k.t.Fatal(r)
 	}
-	k.inside(c.Name, "setsid /bin/traffic serve :"+port+" /var/log/counter </dev/null >/dev/null 2>&1 &")
-	k.until("the counter listens", recovery, func() error {
+	k.inside(c.Name, "setsid /bin/traffic "+args+" </dev/null >/dev/null 2>&1 &")
+	k.until("it listens", recovery, func() error {
 		if out, code := k.on(lab.Outside, fmt.Sprintf("timeout 1 bash -c '</dev/tcp/%s/%s'", address(c), port)); code != 0 {
 			return errors.New(out)
 		}

@@ -91,7 +91,7 @@ func (k *kit) explainFailure() {
 		}
 		for _, h := range k.lab.Hosts() {
 			b, err := os.ReadFile(k.lab.Log(h))
-			if err == nil && int64(len(b)) > begun[h] {
+			if err == nil && int64(len(b)) >= begun[h] {
 				b = b[begun[h]:]
 			}
 			lines := strings.Split(strings.TrimSpace(string(b)), "\n")

@@ -32,8 +32,8 @@ type moved struct {
 	move   func(ctx context.Context) error
 	open   func() *series // another ssh session
 	drop   func(ctx context.Context) error
-	gaps   []float64      // ms
-	echoes []float64      // ms
+	gaps   []float64 // ms
+	echoes []float64 // ms
 }
 
 // blackoutSystemd: the longest silence of a systemd container with an open ssh session at a move, ours between two

@@ -3,13 +3,16 @@
 // client counts in redis too.
 //
 //	traffic serve ADDR FILE   counts in memory and writes every value into FILE, which it holds open
+//	traffic hold ADDR MIB     holds so much random memory and answers every line with its checksum
 //	traffic count ADDR        increments until its input ends, reports on stdout, and fails if a value is not the last one plus one
 package main
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -23,10 +26,12 @@ import (
 const patience = 60 * time.Second
 
 func main() {
-	err := fmt.Errorf("usage: traffic serve ADDR FILE | traffic count ADDR")
+	err := fmt.Errorf("usage: traffic serve ADDR FILE | hold ADDR MIB | count ADDR")
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "serve":
 		err = serve(os.Args[2], os.Args[3])
+	case len(os.Args) == 4 && os.Args[1] == "hold":
+		err = hold(os.Args[2], os.Args[3])
 	case len(os.Args) == 3 && os.Args[1] == "count":
 		err = count(os.Args[2])
 	}
@@ -41,11 +46,30 @@ func serve(addr, file string) error {
 	if err != nil {
 		return err
 	}
+	var n atomic.Int64
+	return answer(addr, func() (int64, error) {
+		v := n.Add(1)
+		_, err := fmt.Fprintln(f, v)
+		return v, err
+	})
+}
+
+func hold(addr, mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	memory := make([]byte, n<<20)
+	_, _ = rand.Read(memory) // never fails
+	return answer(addr, func() (int64, error) { return int64(crc32.ChecksumIEEE(memory)), nil })
+}
+
+// answer answers every line of every connection with a number.
+func answer(addr string, number func() (int64, error)) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	var n atomic.Int64
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -57,8 +81,8 @@ func serve(addr, file string) error {
 				if _, err := r.ReadString('\n'); err != nil {
 					return
 				}
-				v := n.Add(1)
-				if _, err := fmt.Fprintln(f, v); err != nil {
+				v, err := number()
+				if err != nil {
 					return
 				}
 				if _, err := fmt.Fprintf(conn, ":%d\r\n", v); err != nil {

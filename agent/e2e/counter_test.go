@@ -55,9 +55,10 @@ type report struct {
 
 // counter is a client on the outside that increments over one connection until it is stopped.
 type counter struct {
-	k     *kit
-	stdin *os.File
-	ended chan struct{} // closed when the client has ended
+	k      *kit
+	stdin  *os.File
+	cancel func()
+	ended  chan struct{} // closed when the client has ended
 
 	mu   sync.Mutex
 	last report
@@ -75,6 +76,7 @@ func (k *kit) count(addr string) *counter {
 	out, stdout := io.Pipe()
 	c := &counter{k: k, stdin: stdin, ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -100,9 +102,7 @@ func (k *kit) count(addr string) *counter {
 		c.code = code
 	}()
 	k.t.Cleanup(func() {
-		stdin.Close()
-		cancel()
-		<-c.ended
+		c.abandon()
 		in.Close()
 	})
 	c.goesOn()
@@ -132,14 +132,11 @@ func (c *counter) goesOn() {
 	})
 }
 
-// broken reports whether the client has lost its connection.
-func (c *counter) broken() bool {
-	select {
-	case <-c.ended:
-		return true
-	default:
-		return false
-	}
+// abandon ends a client whose server has gone.
+func (c *counter) abandon() {
+	c.stdin.Close()
+	c.cancel()
+	<-c.ended
 }
 
 // stop ends the client, which has seen every value exactly once, and returns what it saw.

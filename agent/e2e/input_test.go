@@ -86,8 +86,7 @@ func TestUnknownConfigurationKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(shared.vzcluster, "agent", "--config", conf).CombinedOutput()
-	var exit *exec.ExitError
-	if !asExit(err, &exit) || exit.ExitCode() != 2 {
+	if exitOf(err) != 2 {
 		t.Errorf("it ended with %v", err)
 	}
 	for _, word := range []string{"vzcluster: ", conf, "birdge", "line 3", "--print-config"} {

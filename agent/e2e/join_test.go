@@ -147,7 +147,11 @@ func TestAnyAgentAnswers(t *testing.T) {
 			{"logs", name},
 			{"migrate", name},
 			{"place", "--template", "busybox", "--ram", "64M", "--cpus", "0.1", "--why"},
-			{"token", "ls"}, {"operation", "ls"}, {"template", "ls"}, {"host", "ls"}, {"ls"},
+			{"token", "ls"},
+			{"operation", "ls"},
+			{"template", "ls"},
+			{"host", "ls"},
+			{"ls"},
 			{"stop", name},
 			{"destroy", "-y", name},
 		} {

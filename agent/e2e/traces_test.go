@@ -120,6 +120,28 @@ func (k *kit) traces(host string, id int) []string {
 			found = append(found, path)
 		}
 	}
+	found = append(found, k.leftMigrations(host)...)
+	return append(found, k.mounts(host, fmt.Sprintf("/containers/%d/", id))...)
+}
+
+// mounts lists a host's mount points whose path has a part.
+func (k *kit) mounts(host, part string) (found []string) {
+	k.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", k.init1(host)))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 4 && strings.Contains(f[4], part) {
+			found = append(found, "mount "+f[4])
+		}
+	}
+	return found
+}
+
+// leftMigrations lists the checkpoints, journals and mounts that migrations have left on a host.
+func (k *kit) leftMigrations(host string) (found []string) {
+	k.t.Helper()
 	left, err := os.ReadDir(k.under(host, "/var/lib/vzcluster/migrations"))
 	if err != nil {
 		k.t.Fatal(err)
@@ -127,17 +149,7 @@ func (k *kit) traces(host string, id int) []string {
 	for _, e := range left {
 		found = append(found, "migrations/"+e.Name())
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", k.init1(host)))
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	for _, line := range strings.Split(string(b), "\n") {
-		f := strings.Fields(line)
-		if len(f) > 4 && (strings.Contains(f[4], fmt.Sprintf("/containers/%d/", id)) || strings.Contains(f[4], "/migrations/")) {
-			found = append(found, "mount "+f[4])
-		}
-	}
-	return found
+	return append(found, k.mounts(host, "/migrations/")...)
 }
 
 // noTraces waits until a host has nothing of a container any more.

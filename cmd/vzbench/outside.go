@@ -63,7 +63,7 @@ func (b *bench) ssh(ctx context.Context, address string) *series {
 	go func() {
 		defer inR.Close()
 		defer outW.Close()
-		code, err := b.lab.Exec(ctx, lab.Outside, command, inR, outW, os.Stderr)
+		code, err := b.lab.Exec(ctx, lab.Outside, command, inR, outW, nil)
 		if err == nil {
 			err = fmt.Errorf("the ssh session ended with code %d", code)
 		}

@@ -29,7 +29,12 @@ func (Criu) Scan(init int, pids []int) (runtime.Scan, error) {
 		p.Foreign = err == nil && pid != init && !slices.Contains(pids, ppid)
 		scan.Processes = append(scan.Processes, p)
 	}
-	mounts, err := mountinfo.PidMountInfo(init)
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", init))
+	if err != nil {
+		return scan, fmt.Errorf("read the mounts of process %d: %w", init, err)
+	}
+	defer f.Close()
+	mounts, err := mountinfo.GetMountsFromReader(f, nil)
 	if err != nil {
 		return scan, fmt.Errorf("read the mounts of process %d: %w", init, err)
 	}

@@ -27,6 +27,9 @@ type session struct {
 	conn *net.UnixConn
 }
 
+// urgent is CRIU's nice value.
+const urgent = -15
+
 // start runs criu. It is not killed with the context: a criu that is
 // killed in a dump may leave the container's processes broken, so it is let finish.
 func (c Criu) start() (*session, error) {
@@ -48,6 +51,8 @@ func (c Criu) start() (*session, error) {
 		conn.Close()
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
+	// The container stands still while CRIU works. What it restores gets its own priority back.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, urgent) // without the right to it only slower
 	return &session{cmd, conn.(*net.UnixConn)}, nil
 }
 

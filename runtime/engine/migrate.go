@@ -77,7 +77,9 @@ func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := e.Cgroups.Create(s.ID, s.Limits, s.UIDBase); err != nil {
+	limits := s.Limits
+	limits.MilliCPU = 0 // restoring many processes must not wait for the CPU time of their own container; Resume sets it
+	if err := e.Cgroups.Create(s.ID, limits, s.UIDBase); err != nil {
 		return err
 	}
 	if err := e.OCI.Prepare(ctx, s, root, e.Cgroups.Path(s.ID)); err != nil {

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -54,7 +57,38 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 
 func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, error) {
 	m := mv.a.member.Load()
-	return m.peers.dial(ctx, host, m.addressOf(host), alpnMigrate)
+	conn, err := m.peers.dial(ctx, host, m.addressOf(host), alpnMigrate)
+	if err != nil {
+		return nil, err
+	}
+	return conn, noticeSilence(conn)
+}
+
+// silence is how long a peer may be unreachable before a migration stream breaks: a host without power says nothing.
+const silence = 6 * time.Second
+
+// noticeSilence makes the kernel give a connection up whose peer is not there any more.
+func noticeSilence(conn net.Conn) error {
+	t, ok := conn.(interface{ NetConn() net.Conn })
+	if !ok {
+		return nil
+	}
+	tcp, ok := t.NetConn().(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: int(silence/time.Second) - 1})
+	raw, rawErr := tcp.SyscallConn()
+	if err = errors.Join(err, rawErr); err != nil {
+		return fmt.Errorf("set up the migration stream: %w", err)
+	}
+	ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
+	})
+	if err = errors.Join(err, ctlErr); err != nil {
+		return fmt.Errorf("set up the migration stream: %w", err)
+	}
+	return nil
 }
 
 // spec makes a container's specification, and sees to it that its template is here and that reconciliation has let go
@@ -79,18 +113,17 @@ func (mv *mover) Run(ctx context.Context) error {
 	for {
 		changed := mv.a.Changed()
 		for _, op := range mv.a.State().Operations() {
-			if op.Kind != cluster.OpMigrate {
-				continue
-			}
-			if op.Final() {
-				mv.forget(op)
-				continue
-			}
-			if mv.workFor(op) != nil && mv.claim(op) {
-				all.Go(func() {
-					defer mv.release(op)
-					mv.confirmed(ctx, op)
-				})
+			switch {
+			case op.Kind != cluster.OpMigrate:
+			case mv.workFor(op) != nil:
+				if mv.claim(op) {
+					all.Go(func() {
+						defer mv.release(op)
+						mv.confirmed(ctx, op)
+					})
+				}
+			case op.Final():
+				mv.forget(ctx, op)
 			}
 		}
 		select {
@@ -106,38 +139,41 @@ func (mv *mover) Run(ctx context.Context) error {
 // show as active what has ended long ago.
 func (mv *mover) confirmed(ctx context.Context, op *cluster.Operation) {
 	now, err := mv.source.Confirm(ctx, op)
-	if err != nil {
+	if err != nil || mv.a.Idle(ctx, op.Container) != nil {
 		return // the agent ends
 	}
-	if now.Final() {
-		mv.done(op)
-		return
-	}
-	if err := mv.a.Idle(ctx, op.Container); err != nil {
+	if now == nil { // its container is gone, and what is left of it is reconciliation's
+		mv.end(op)
 		return
 	}
 	if work := mv.workFor(now); work != nil {
 		work(ctx, now)
+	} else {
+		mv.end(op)
 	}
 }
 
-// workFor says what this host must do for an operation that it does not work on yet; nil: nothing.
+// workFor says what this host must do for an operation that it does not work on yet; nil: nothing. A source that has
+// begun has something to do even if the operation has ended: an abort that another one asked for, or that a former
+// agent did not live to act upon, leaves the container frozen here.
 func (mv *mover) workFor(op *cluster.Operation) func(context.Context, *cluster.Operation) {
 	switch mv.a.Name() {
 	case op.From:
 		if op.Status == cluster.OpCommitted || mv.begun(op) {
 			return mv.recoverSource
 		}
-		return mv.runSource
+		if !op.Final() {
+			return mv.runSource
+		}
 	case op.To:
-		if op.Status == cluster.OpCommitted || mv.target.Left(op.ID) {
+		if op.Status == cluster.OpCommitted || !op.Final() && mv.target.Left(op.ID) {
 			return mv.recoverTarget
 		}
 	}
 	return nil
 }
 
-// sourceMark is the file that says that an agent of this host has begun an operation.
+// sourceMark is the file that says that an agent of this host has begun an operation and not ended it.
 func (mv *mover) sourceMark(op *cluster.Operation) string {
 	return filepath.Join(mv.dir, op.ID+".source")
 }
@@ -148,11 +184,15 @@ func (mv *mover) begun(op *cluster.Operation) bool {
 }
 
 func (mv *mover) runSource(ctx context.Context, op *cluster.Operation) {
-	if err := os.WriteFile(mv.sourceMark(op), nil, 0o600); err != nil {
-		mv.a.Log().Error("begin a migration", "operation", op.ID, "error", err)
-		return
-	}
-	mv.asSource(ctx, op, mv.source.Run)
+	mv.asSource(ctx, op, func(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+		if err := os.WriteFile(mv.sourceMark(op), nil, 0o600); err != nil {
+			return mv.source.GiveUp(ctx, op, spec, err)
+		}
+		if m := mv.a.member.Load(); m.rec.restartDue(op.Container) {
+			return mv.source.GiveUp(ctx, op, spec, errors.New("the container is about to be restarted; migrate it after that"))
+		}
+		return mv.source.Run(ctx, op, spec)
+	})
 }
 
 func (mv *mover) recoverSource(ctx context.Context, op *cluster.Operation) {
@@ -160,25 +200,49 @@ func (mv *mover) recoverSource(ctx context.Context, op *cluster.Operation) {
 	mv.asSource(ctx, op, mv.source.Recover)
 }
 
+// asSource does the source's part, and repeats its end until the container runs where the ledger says.
 func (mv *mover) asSource(ctx context.Context, op *cluster.Operation, do func(context.Context, *cluster.Operation, runtime.Spec) error) {
 	log := mv.a.Log().With("operation", op.ID, "container", op.Container, "from", op.From, "to", op.To)
+	for {
+		spec, err := mv.sourceSpec(op)
+		if err == nil {
+			err = do(ctx, op, spec)
+		}
+		if ctx.Err() != nil {
+			return // the next agent takes over
+		}
+		if err == nil || !errors.Is(err, migrate.ErrUnsettled) {
+			log.Info("this host's part of a migration has ended", "fault", err)
+			mv.end(op)
+			return
+		}
+		log.Error("a migration is not settled", "error", err)
+		do = mv.source.Recover
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recoverEvery):
+		}
+	}
+}
+
+func (mv *mover) sourceSpec(op *cluster.Operation) (runtime.Spec, error) {
 	ct := mv.a.State().Container(op.Container)
 	if ct == nil {
-		log.Error("a migration of a container that is not known")
-		return
+		return runtime.Spec{}, fmt.Errorf("container %d is not known any more", op.Container)
 	}
 	spec, err := mv.a.Spec(ct)
-	if err == nil {
-		err = do(ctx, op, spec)
-	}
 	if err != nil {
-		log.Error("the container was not migrated", "error", err)
-	} else {
-		log.Info("the container was migrated")
+		return spec, fmt.Errorf("%w: %w", migrate.ErrUnsettled, err)
 	}
-	if ctx.Err() == nil {
-		mv.done(op)
-		_ = os.Remove(mv.sourceMark(op)) // it only makes a restarted agent ask once more
+	return spec, nil
+}
+
+// end notes that this host has nothing more to do for an operation.
+func (mv *mover) end(op *cluster.Operation) {
+	mv.done(op)
+	if err := os.Remove(mv.sourceMark(op)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		mv.a.Log().Warn("a finished migration will be looked at again", "operation", op.ID, "error", err)
 	}
 }
 
@@ -217,6 +281,9 @@ func (mv *mover) tryRecoverTarget(ctx context.Context, op *cluster.Operation) er
 
 // Handle implements Migrator.
 func (mv *mover) Handle(conn net.Conn, peer string) {
+	if err := noticeSilence(conn); err != nil {
+		mv.a.Log().Warn("a migration stream would notice late that its source is lost", "error", err)
+	}
 	var op *cluster.Operation
 	err := mv.target.Serve(mv.a.member.Load().ctx, conn, peer, func(operation string) (func(), error) {
 		if op = mv.a.State().Operation(operation); op == nil || !mv.claim(op) {
@@ -266,18 +333,24 @@ func (mv *mover) done(op *cluster.Operation) {
 
 // forget drops what is kept of an ended operation: for one that ended while no agent lived here, that is its
 // checkpoint, as large as the container's memory.
-func (mv *mover) forget(op *cluster.Operation) {
+func (mv *mover) forget(ctx context.Context, op *cluster.Operation) {
 	mv.mu.Lock()
-	defer mv.mu.Unlock()
 	delete(mv.over, op.ID)
-	if mv.busy[op.Container] == op.ID || mv.swept[op.ID] {
+	keep := mv.busy[op.Container] == op.ID || mv.swept[op.ID]
+	if !keep {
+		mv.swept[op.ID] = true
+	}
+	mv.mu.Unlock()
+	if keep {
 		return
 	}
-	mv.swept[op.ID] = true
-	for _, left := range []string{op.ID, op.ID + ".json", op.ID + ".source", op.ID + ".root"} {
-		if err := os.RemoveAll(filepath.Join(mv.dir, left)); err != nil {
-			mv.a.Log().Warn("what a migration has left cannot be removed", "operation", op.ID, "error", err)
-		}
+	images := filepath.Join(mv.dir, op.ID)
+	err := mv.engine.Settle(ctx, images)
+	for _, left := range []string{images, images + ".json", images + ".source"} {
+		err = errors.Join(err, os.RemoveAll(left))
+	}
+	if err != nil {
+		mv.a.Log().Warn("what a migration has left cannot be removed", "operation", op.ID, "error", err)
 	}
 }
 

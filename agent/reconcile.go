@@ -199,6 +199,13 @@ func (r *reconciler) work(ctx context.Context, id int, j *job) {
 	r.mu.Unlock()
 }
 
+// restartDue says whether a container runs here that the user wants restarted: the migration would carry it past that.
+func (r *reconciler) restartDue(id int) bool {
+	c := r.m.store.State().Container(id)
+	acted := r.actedOn(id)
+	return c != nil && acted.Generation == c.Generation && acted.Epoch != c.Epoch && c.Desired == cluster.WantRunning
+}
+
 // Idle waits until the agent is not acting on a container. Who has seen, in this host's replica, that a migration of
 // it is under way may then call the engine: no further step is taken until the migration is over.
 func (a *Agent) Idle(ctx context.Context, id int) error {

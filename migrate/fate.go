@@ -40,10 +40,14 @@ func fateOf(op *cluster.Operation) Fate {
 	return Undecided
 }
 
-// Confirm returns an operation as the ledger has it; only the end of ctx stops it from asking.
+// Confirm returns an operation as the ledger has it, nil when its container is gone; only the end of ctx stops it from
+// asking.
 func (src *Source) Confirm(ctx context.Context, op *cluster.Operation) (now *cluster.Operation, err error) {
 	_, err = untilKnown(ctx, func() (Fate, error) {
 		now, _, err = src.Ledger.Read(ctx, op.ID)
+		if errors.Is(err, cluster.ErrNotFound) {
+			now, err = nil, nil
+		}
 		return Undecided, err
 	})
 	return now, err
@@ -59,9 +63,9 @@ func (src *Source) fate(ctx context.Context, operation string) (Fate, error) {
 	})
 }
 
-// giveUp ends a migration that met an error: back to the source if the abort is committed, forward if the hand-over
+// GiveUp ends a migration that met an error: back to the source if the abort is committed, forward if the hand-over
 // was. It returns the error that led here, or nil when the container runs on the target all the same.
-func (src *Source) giveUp(ctx context.Context, op *cluster.Operation, spec runtime.Spec, cause error) error {
+func (src *Source) GiveUp(ctx context.Context, op *cluster.Operation, spec runtime.Spec, cause error) error {
 	fate, err := untilKnown(ctx, func() (Fate, error) { return src.Ledger.Abort(ctx, op.ID, cause.Error()) })
 	if err != nil {
 		return errors.Join(cause, err) // the agent ends: the container stays frozen until the next one knows
@@ -70,14 +74,20 @@ func (src *Source) giveUp(ctx context.Context, op *cluster.Operation, spec runti
 		src.Log.Info("the hand-over was committed before the fault", "container", op.Container, "fault", cause)
 		return src.forward(ctx, op)
 	}
-	return errors.Join(cause, src.back(ctx, op, spec))
+	if err := src.Hook.at(PointSourceBack, op.ID); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
+	}
+	if err := src.back(ctx, op, spec); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
+	}
+	return cause
 }
 
 // forward ends this host's copy after a commit whose target did not say that it goes on. The target's agent finishes
 // the operation; the layer is kept until then.
 func (src *Source) forward(ctx context.Context, op *cluster.Operation) error {
 	if err := src.Host.Kill(ctx, op.Container); err != nil {
-		return fmt.Errorf("end the copy of container %d that was handed over: %w", op.Container, err)
+		return fmt.Errorf("%w: end the copy of container %d that was handed over: %w", ErrUnsettled, op.Container, err)
 	}
 	return nil
 }
@@ -123,16 +133,19 @@ func (src *Source) goOn(ctx context.Context, spec runtime.Spec) (bool, error) {
 	return src.Host.Wait(watch, spec.ID) != nil, nil // it did not end
 }
 
-// Recover takes over a migration away from this host that a former agent left. It waits for what that agent started,
-// asks for the abort, and goes back or forward as the ledger decides.
+// Recover takes over a migration away from this host that a former agent left, whatever has become of it. It waits for
+// what that agent started, asks for the abort, and goes back or forward as the ledger decides.
 func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
 	if err := src.Host.Settle(ctx, src.images(op.ID)); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
 	defer os.RemoveAll(src.images(op.ID))
-	if fateOf(op) == Committed {
-		return src.forward(ctx, op)
+	_, ct, err := src.Ledger.Read(ctx, op.ID)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
-	err := src.giveUp(ctx, op, spec, errors.New("the source's agent was restarted"))
-	return err
+	if ct.Host == op.From && ct.Generation != op.Generation {
+		return nil // it has moved on and come back since: what runs here is not this migration's business
+	}
+	return src.GiveUp(ctx, op, spec, errors.New("the source's agent was restarted"))
 }

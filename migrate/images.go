@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,29 @@ import (
 
 // imageName is what a file of a checkpoint may be called.
 var imageName = regexp.MustCompile(`^[a-z][a-zA-Z0-9._-]{0,120}\.img$`)
+
+// A checkpoint has a bounded number of files, and is little larger than the memory that it holds.
+const (
+	maxImages  = 1 << 16
+	imageSlack = 1 << 30 // bytes
+)
+
+// budget is what a peer may still send of a checkpoint.
+type budget struct {
+	files int
+	bytes int64
+}
+
+func (b *budget) take(size int64) error {
+	if b.files--; b.files < 0 {
+		return fmt.Errorf("receive the checkpoint: it has more than %d files", maxImages)
+	}
+	if size < 0 || size > b.bytes {
+		return errors.New("receive the checkpoint: it is larger than the container's memory can be")
+	}
+	b.bytes -= size
+	return nil
+}
 
 // sendImages sends every image of a checkpoint.
 func sendImages(s *stream, dir string) error {
@@ -56,13 +80,16 @@ func sendImage(s *stream, file string) error {
 }
 
 // receiveImage writes one image into the folder. Names and sizes are checked: what comes is hostile until proven.
-func receiveImage(s *stream, dir *os.Root, body []byte) error {
+func receiveImage(s *stream, dir *os.Root, body []byte, room *budget) error {
 	var head imageMsg
 	if err := json.Unmarshal(body, &head); err != nil {
 		return fmt.Errorf("receive the checkpoint: %w", err)
 	}
 	if !imageName.MatchString(head.Name) {
 		return fmt.Errorf("receive the checkpoint: %q is no name of an image", head.Name)
+	}
+	if err := room.take(head.Size); err != nil {
+		return err
 	}
 	f, err := dir.OpenFile(head.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // stage is how far the target's copy is; it is what a restarted agent must know to never run the same memory twice.
@@ -22,7 +23,17 @@ const (
 type journal struct {
 	Operation string `json:"operation"`
 	Container int    `json:"container"`
+	Boot      string `json:"boot"` // the kernel's boot id: images of another boot may not be on disk
 	Stage     stage  `json:"stage"`
+}
+
+// bootID names the kernel's current boot; empty when it cannot be read.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func journalFile(dir, operation string) string { return filepath.Join(dir, operation+".json") }

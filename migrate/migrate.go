@@ -103,6 +103,7 @@ const (
 	PointSourceResumed   Point = "source.resumed"
 	PointSourceEnd       Point = "source.end"
 	PointSourceFinish    Point = "source.finish"
+	PointSourceBack      Point = "source.back" // only after a failure: the abort is committed
 	PointTargetHello     Point = "target.hello"
 	PointTargetCopy      Point = "target.copy"
 	PointTargetPrepare   Point = "target.prepare"
@@ -137,6 +138,10 @@ func (h Hook) at(p Point, operation string) error {
 
 // ErrRefused marks a migration that was refused before anything was frozen.
 var ErrRefused = errors.New("the migration was refused")
+
+// ErrUnsettled marks a migration whose fate is known and not yet made true on this host: Recover must be called until
+// it is.
+var ErrUnsettled = errors.New("the container is not yet where it must be")
 
 // stopTimeout is how long a container may take to shut down in an offline migration.
 const stopTimeout = 60 * time.Second

@@ -109,10 +109,8 @@ func (r *run) settle(ctx context.Context, died string) {
 	}
 	if died == "a" {
 		r.agents["a"] = r.newAgent("a")
-		if !r.op().Final() {
-			if err := r.source(r.agents["a"]).Recover(ctx, r.op(), spec()); err != nil {
-				r.t.Logf("the new source says: %v", err)
-			}
+		if err := r.source(r.agents["a"]).Recover(ctx, r.op(), spec()); errors.Is(err, ErrUnsettled) {
+			r.t.Errorf("the new source says: %v", err)
 		}
 	}
 	if died == "b" {
@@ -272,6 +270,48 @@ func TestKill(t *testing.T) {
 			r.settle(ctx, side)
 			r.verify()
 		})
+	}
+}
+
+// TestKillAfterAbort kills the source when its abort is committed and the container still frozen.
+func TestKillAfterAbort(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	killed := make(chan struct{})
+	r.hook = func(at Point, _ string) error {
+		switch {
+		case at == PointSourceImages:
+			return errors.New("fault")
+		case at == PointSourceBack && !r.isKilled(killed):
+			r.mu.Lock()
+			r.agents["a"].kill()
+			r.mu.Unlock()
+			close(killed)
+			r.conn.Close()
+			select {}
+		}
+		return nil
+	}
+	r.start(ctx)
+	<-killed
+	r.settle(ctx, "a")
+	r.verify()
+}
+
+// TestRecoverOfLongAgo: the mark of an old migration must not touch a container that has come back since.
+func TestRecoverOfLongAgo(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.must(cluster.CommitMigration{Operation: operation})
+	r.must(cluster.FinishMigration{Operation: operation, At: time.Unix(6, 0)})
+	r.must(cluster.BeginMigration{Operation: cluster.Operation{ID: "op2", Kind: cluster.OpMigrate, Container: ctid, Generation: r.container().Generation, From: "b", To: "a", Started: time.Unix(7, 0)}})
+	r.must(cluster.CommitMigration{Operation: "op2"})
+	r.must(cluster.FinishMigration{Operation: "op2", At: time.Unix(8, 0)})
+	if err := r.source(r.agents["a"]).Recover(ctx, r.op(), spec()); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.copies["a"]; !c.running || c.memory != "counter=42" {
+		t.Errorf("the container that came back is %+v", c)
 	}
 }
 

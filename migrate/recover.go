@@ -61,7 +61,7 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if err != nil {
 		return false, err
 	}
-	if ok && j.Stage == stagePrepared { // complete, and nothing of it has ever run
+	if ok && j.Stage == stagePrepared && j.Boot == bootID() { // complete, and nothing of it has ever run
 		if err := a.again(ctx, j); err == nil {
 			return false, nil
 		} else {

@@ -54,7 +54,10 @@ type move struct {
 func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
 	st, err := src.Host.Status(spec.ID)
 	if err != nil {
-		return src.giveUp(ctx, op, spec, err)
+		return src.GiveUp(ctx, op, spec, err)
+	}
+	if op.Mode == cluster.ModeLive && !st.Running {
+		return src.GiveUp(ctx, op, spec, fmt.Errorf("container %d does not run: there is nothing to move live", op.Container))
 	}
 	m := &move{
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
@@ -63,7 +66,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	defer os.RemoveAll(m.images)
 	conn, err := src.Dial(ctx, op.To)
 	if err != nil {
-		return src.giveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
+		return src.GiveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -72,15 +75,15 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 
 	if err := m.untilAllowed(ctx); err != nil {
 		conn.Close()
-		return src.giveUp(ctx, op, spec, err)
+		return src.GiveUp(ctx, op, spec, err)
 	}
 	// The target may commit now: whatever happens, only the ledger knows how it ended.
 	var resumed resumedMsg
 	if err := m.s.expect(msgResumed, &resumed, op.To); err != nil {
-		return src.giveUp(ctx, op, spec, err)
+		return src.GiveUp(ctx, op, spec, err)
 	}
 	if fate, err := src.fate(ctx, op.ID); err != nil || fate != Committed {
-		return src.giveUp(ctx, op, spec, errors.Join(err, fmt.Errorf("host %s says it goes on, but the hand-over is not committed", op.To)))
+		return src.GiveUp(ctx, op, spec, errors.Join(err, fmt.Errorf("host %s says it goes on, but the hand-over is not committed", op.To)))
 	}
 	return m.finish(ctx, resumed)
 }
@@ -113,7 +116,8 @@ func (m *move) untilAllowed(ctx context.Context) error {
 	return nil
 }
 
-// preflight refuses a live migration that cannot succeed, before anything is frozen.
+// preflight refuses a live migration that cannot succeed, before anything is frozen. It is asked once more when the
+// container stands still: what exec has started meanwhile would be lost without a word.
 func (m *move) preflight(context.Context) error {
 	if !m.live {
 		return nil
@@ -227,7 +231,7 @@ func (m *move) checkpoint(ctx context.Context) error {
 	dump := make(chan error, 1)
 	complete := make(chan struct{})
 	go func() { dump <- m.dump(ctx, complete) }()
-	err := m.Hook.at(PointSourceDelta, m.op.ID)
+	err := errors.Join(m.preflight(ctx), m.Hook.at(PointSourceDelta, m.op.ID))
 	if err == nil {
 		_, err = m.pass(ctx, true)
 	}

@@ -84,7 +84,9 @@ func TestImagesAreHostile(t *testing.T) {
 		{"pages-2.img", 3, false}, // more than announced
 		{"pages-3.img", 9, false}, // less
 		{"there.img", 4, false},   // a second time
-		{"link.img", 4, false},    // a link that leads out
+		{"huge.img", 1 << 40, false},
+		{"minus.img", -1, false},
+		{"link.img", 4, false}, // a link that leads out
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			outside := t.TempDir()
@@ -102,7 +104,7 @@ func TestImagesAreHostile(t *testing.T) {
 			if err != nil || k != msgImage {
 				t.Fatal(k, err)
 			}
-			if err := receiveImage(r, root, body); (err == nil) != tt.ok {
+			if err := receiveImage(r, root, body, &budget{files: 10, bytes: 1 << 20}); (err == nil) != tt.ok {
 				t.Fatalf("got %v", err)
 			}
 			if left, _ := os.ReadDir(outside); len(left) > 0 {
@@ -138,7 +140,7 @@ func TestSendImages(t *testing.T) {
 		if k == msgRestore {
 			break
 		}
-		if err := receiveImage(r, root, body); err != nil {
+		if err := receiveImage(r, root, body, &budget{files: 10, bytes: 1 << 20}); err != nil {
 			t.Fatal(err)
 		}
 	}

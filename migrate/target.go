@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -126,7 +127,7 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	if err := errors.Join(os.RemoveAll(a.images), os.MkdirAll(a.images, 0o755)); err != nil {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
-	a.journal = journal{Operation: op.ID, Container: op.Container, Stage: stageReceiving}
+	a.journal = journal{Operation: op.ID, Container: op.Container, Boot: bootID(), Stage: stageReceiving}
 	if err := a.journal.save(a.Dir); err != nil {
 		return err
 	}
@@ -140,6 +141,10 @@ func (a *arrival) receive(ctx context.Context) error {
 		return fmt.Errorf("receive the checkpoint: %w", err)
 	}
 	defer images.Close()
+	room := budget{files: maxImages, bytes: a.spec.Limits.RAM + a.spec.Limits.Swap + imageSlack}
+	if a.spec.Limits.RAM == 0 {
+		room.bytes = math.MaxInt64
+	}
 	for {
 		k, body, err := a.s.receive()
 		if err != nil {
@@ -154,7 +159,7 @@ func (a *arrival) receive(ctx context.Context) error {
 			err = a.prepare(ctx)
 		case msgImage:
 			if err = a.Hook.at(PointTargetImages, a.op.ID); err == nil {
-				err = receiveImage(a.s, images, body)
+				err = receiveImage(a.s, images, body, &room)
 			}
 		case msgRestore:
 			return a.goOn(ctx)
@@ -208,6 +213,10 @@ func (a *arrival) prepare(ctx context.Context) error {
 	if err := a.Host.PrepareRestore(ctx, a.spec); err != nil {
 		return err
 	}
+	// Most of the layer goes to disk now, while the source runs: what a loss of power could still take is little.
+	if err := a.sync(); err != nil {
+		return err
+	}
 	a.journal.Stage = stagePrepared
 	if err := a.journal.save(a.Dir); err != nil {
 		return err
@@ -222,10 +231,12 @@ func (a *arrival) goOn(ctx context.Context) error {
 	if err := a.Hook.at(PointTargetRestore, a.op.ID); err != nil {
 		return err
 	}
-	if a.prepared() {
-		if err := a.restore(ctx); err != nil {
+	if !a.prepared() {
+		if err := a.sync(); err != nil { // the source stands still until it runs here, however long that takes
 			return err
 		}
+	} else if err := a.restore(ctx); err != nil {
+		return err
 	}
 	a.clock.lap("restore")
 	if err := a.Hook.at(PointTargetHeld, a.op.ID); err != nil {

@@ -1,20 +1,29 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
 )
 
-// agentBack waits until a host's agent answers as a member again.
+// agentBack waits until a host's agent answers as a member again, and the others see it.
 func (k *kit) agentBack(host string) {
 	k.t.Helper()
 	k.until("the agent of "+host+" is back", recovery, func() error {
-		if r := k.at(host, nil, "ls"); r.code != 0 {
+		r := k.at(host, nil, "host", "ls", "-o", "json")
+		var hosts []api.Host
+		if err := json.Unmarshal([]byte(r.stdout), &hosts); err != nil || r.code != 0 {
 			return fmt.Errorf("%v", r)
+		}
+		for _, h := range hosts {
+			if !h.Alive {
+				return fmt.Errorf("%s is still down", h.Name)
+			}
 		}
 		return nil
 	})
@@ -94,6 +103,7 @@ func TestWhatIsWantedWhileTheAgentIsDown(t *testing.T) {
 	if err := k.lab.Start(t.Context(), "host3"); err != nil {
 		t.Fatal(err)
 	}
+	k.agentBack("host3")
 	k.until("it is stopped", recovery, func() error {
 		if now := k.show("meanwhile"); now.State != cluster.Stopped || len(k.copies(c.ID)) != 0 {
 			return fmt.Errorf("it is %s", now.State)

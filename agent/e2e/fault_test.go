@@ -98,7 +98,29 @@ func (f *faulty) settled() error {
 			return fmt.Errorf("%s, owned by %s, has left on %s: %s", f.name, c.Host, h, strings.Join(left, ", "))
 		}
 	}
+	if left := f.strays(); len(left) > 0 {
+		return fmt.Errorf("criu still runs, or what it has half restored: %v", left)
+	}
 	return f.reservationsAddUp()
+}
+
+// strays returns the processes of the lab that are criu, or something half restored that still has its name.
+func (f *faulty) strays() (pids []string) {
+	f.t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, path := range all {
+		if name, err := os.ReadFile(path); err != nil || string(name) != "criu\n" {
+			continue
+		}
+		dir := filepath.Dir(path)
+		if groups, err := os.ReadFile(filepath.Join(dir, "cgroup")); err == nil && strings.Contains(string(groups), "/vzlab-"+f.lab.Name()+"/") {
+			pids = append(pids, filepath.Base(dir))
+		}
+	}
+	return pids
 }
 
 // rounds is how often each fault is tried, at another moment each time.
@@ -152,7 +174,7 @@ func TestCriuIsKilledDuringMigration(t *testing.T) {
 	f.usual()
 	for round := range rounds {
 		for _, side := range []string{"source", "target"} {
-			after := time.Duration(random.Int64N(int64(200 * time.Millisecond)))
+			after := time.Duration(random.Int64N(int64(80 * time.Millisecond)))
 			what := fmt.Sprintf("round %d, criu of the %s killed %s after its start", round, side, after.Round(time.Millisecond))
 			f.wound(what, func(source, target string, ended <-chan struct{}) {
 				host := map[string]string{"source": source, "target": target}[side]
@@ -199,8 +221,8 @@ func (k *kit) criu(host string) (pids []int) {
 		}
 		dir := filepath.Dir(path)
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space || !strings.Contains(string(line), "swrk") {
-			continue // another host's, or a process that is being restored
+		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space || !strings.HasPrefix(string(line), "criu: ") {
+			continue // another host's, or not at work yet, or a process that is being restored
 		}
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
 			pids = append(pids, pid)

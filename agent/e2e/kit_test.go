@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,9 @@ func (k *kit) explainFailure() {
 			if err == nil && int64(len(b)) >= begun[h] {
 				b = b[begun[h]:]
 			}
-			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+			lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(b)), "\n"), func(line string) bool {
+				return strings.Contains(line, "part=raft") || strings.Contains(line, "part=gossip") // they say much and mean little
+			})
 			k.t.Logf("%s said:\n  %s", h, strings.Join(lines[max(0, len(lines)-40):], "\n  "))
 		}
 	})

@@ -21,6 +21,7 @@ func TestPartition(t *testing.T) {
 	c := k.runCounted("alone", alone)
 	id := k.show("alone").ID
 	majority := k.other(alone)
+	k.run("before", "busybox", "--host", majority) // its template must be on this side
 	if err := k.lab.Partition(alone); err != nil {
 		t.Fatal(err)
 	}
@@ -36,13 +37,13 @@ func TestPartition(t *testing.T) {
 		}
 		return nil
 	})
-	if r := k.at(alone, nil, "ls", "-o", "name"); r.code != 0 || r.stdout != "alone\n" {
+	if r := k.at(alone, nil, "ls", "-o", "name"); r.code != 0 || !strings.Contains(r.stdout, "alone\n") {
 		t.Errorf("the minority, asked to list: %v", r)
 	}
 	r := k.at(alone, nil, "create", "never", "--template", "busybox", "--ram", "64M", "--cpus", "0.1")
 	k.isRefusal(r, 5, []string{"leader"}, "create on the minority's side")
 	k.destroyAfter("meanwhile")
-	if r := k.at(majority, nil, "run", "meanwhile", "--template", "busybox", "--ram", "64M", "--cpus", "0.1"); r.code != 0 {
+	if r := k.at(majority, nil, "run", "meanwhile", "--template", "busybox", "--ram", "64M", "--cpus", "0.1", "--host", majority); r.code != 0 {
 		t.Errorf("the majority, asked to run: %v", r)
 	}
 	if r := k.at(majority, nil, "migrate", "alone", majority); r.code == 0 {
@@ -155,7 +156,11 @@ func look(t *testing.T, name string) (m machine) {
 		t.Fatal(err)
 	}
 	for _, path := range all {
-		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), "/vzlab-"+name) {
+		b, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(b), "/vzlab-"+name) {
+			continue
+		}
+		if b, err = os.ReadFile(filepath.Join(filepath.Dir(path), "status")); err == nil && !strings.Contains(string(b), "State:\tZ") {
 			m.processes = append(m.processes, filepath.Dir(path))
 		}
 	}

@@ -174,6 +174,7 @@ func (d *demo) labDown(ctx context.Context, failed error) error {
 		d.say.line("the lab stays: eval \"$(vzcluster lab env --name %s)\"; vzcluster lab down --name %s takes it away", demoName, demoName)
 		return nil
 	}
+	d.say.line("taking the lab down")
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	if err := d.lab.Down(clean); err != nil {

@@ -20,7 +20,8 @@ import (
 
 // Dump implements runtime.Checkpointer. The error carries CRIU's own decisive line; the full log is dump.log in the
 // images directory.
-func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) error {
+func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) (err error) {
+	defer func() { err = afterFault(err, images) }()
 	s, err := c.startFor(images)
 	if err != nil {
 		return err
@@ -57,7 +58,8 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 }
 
 // Restore implements runtime.Checkpointer. The full log is restore.log in the images directory.
-func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHooks) (int, error) {
+func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHooks) (pid int, err error) {
+	defer func() { err = afterFault(err, images) }()
 	s, err := c.startFor(images)
 	if err != nil {
 		return 0, err
@@ -116,6 +118,14 @@ func (c Criu) startFor(images string) (*session, error) {
 // Settle implements runtime.Checkpointer. A criu whose caller has died finds its socket closed at the next question
 // and undoes what it was doing.
 func (c Criu) Settle(ctx context.Context, images string) error {
+	if err := awaitEnd(ctx, images); err != nil {
+		return err
+	}
+	unbindRoot(images)
+	return clearMounts(images)
+}
+
+func awaitEnd(ctx context.Context, images string) error {
 	b, err := os.ReadFile(filepath.Join(images, pidFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -125,7 +135,7 @@ func (c Criu) Settle(ctx context.Context, images string) error {
 	}
 	pid, err := strconv.Atoi(string(b))
 	if err != nil {
-		return fmt.Errorf("read the pid of criu: %w", err)
+		return nil // a loss of power has emptied the file, and ended criu too
 	}
 	for {
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
@@ -161,17 +171,24 @@ func common(ct runtime.Checkpoint, images *os.File, log string) *rpc.CriuOpts {
 
 // bindRoot binds the root to a place of its own, because CRIU wants a mount point whose parent is not overmounted.
 func bindRoot(root, images string) (string, func(), error) {
-	dir := images + ".root"
+	dir := rootOf(images)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", nil, fmt.Errorf("make the mount point of a restore: %w", err)
 	}
 	if err := unix.Mount(root, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return "", nil, fmt.Errorf("bind the root of a restore: %w", err)
 	}
-	return dir, func() {
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
-		_ = os.Remove(dir)
-	}, nil
+	return dir, func() { unbindRoot(images) }, nil
+}
+
+func rootOf(images string) string { return images + ".root" }
+
+// unbindRoot undoes bindRoot, also for a caller that died. What is below the mount is a container's: it is never
+// removed by path.
+func unbindRoot(images string) {
+	for unix.Unmount(rootOf(images), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+	}
+	_ = os.Remove(rootOf(images))
 }
 
 // decisive adds the line of CRIU's log that says what went wrong.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestDecisive(t *testing.T) {
@@ -112,5 +114,34 @@ func TestCgroupRoots(t *testing.T) {
 		if r.GetPath() != "/vz/101" || strings.Contains(r.GetCtrl(), ":") {
 			t.Errorf("got %v", r)
 		}
+	}
+}
+
+// A criu that was killed leaves mounts, cgroups among them, where the checkpoint will be deleted.
+func TestSettleUnmounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	images := t.TempDir()
+	yard := filepath.Join(images, ".criu.cgyard")
+	mount := func(at string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(at, 0o700), unix.Mount("none", at, "tmpfs", 0, "size=64k")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	mount(yard)
+	mount(filepath.Join(yard, "pids"))
+	mount(filepath.Join(yard, "pids")) // and something over it
+	if err := os.WriteFile(filepath.Join(yard, "pids", "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Criu{}).Settle(t.Context(), images); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(b), images) {
+		t.Errorf("something is still mounted (%v): %s", err, b)
 	}
 }

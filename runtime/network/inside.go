@@ -117,11 +117,15 @@ func tune(name string, addrs []netip.Prefix) error {
 		}
 	}
 	for _, s := range []struct{ key, value string }{
-		{"mptcp/enabled", "0"}, {"ipv6/conf/" + name + "/disable_ipv6", v6}, {"ipv6/conf/" + name + "/accept_dad", "0"},
+		{"mptcp/enabled", "0"},
+		{"ipv6/conf/" + name + "/disable_ipv6", v6},
+		{"ipv6/conf/" + name + "/accept_dad", "0"},
 		{"ipv4/neigh/" + name + "/retrans_time_ms", "50"},
-		{"ipv4/neigh/" + name + "/mcast_solicit", "60"}, {"ipv4/neigh/" + name + "/ucast_solicit", "20"},
+		{"ipv4/neigh/" + name + "/mcast_solicit", "60"},
+		{"ipv4/neigh/" + name + "/ucast_solicit", "20"},
 		{"ipv6/neigh/" + name + "/retrans_time_ms", "50"},
-		{"ipv6/neigh/" + name + "/mcast_solicit", "60"}, {"ipv6/neigh/" + name + "/ucast_solicit", "20"},
+		{"ipv6/neigh/" + name + "/mcast_solicit", "60"},
+		{"ipv6/neigh/" + name + "/ucast_solicit", "20"},
 	} {
 		err := os.WriteFile("/proc/sys/net/"+s.key, []byte(s.value), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without it needs no switching off

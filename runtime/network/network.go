@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -155,7 +156,8 @@ func (n *Network) Close(id int) error {
 	if port.Attrs().MasterIndex == 0 {
 		return nil
 	}
-	if err := netlink.LinkSetNoMaster(port); err != nil {
+	// A container that ends takes its NIC with it, at any moment.
+	if err := netlink.LinkSetNoMaster(port); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("cannot close the NIC of container %d: %w", id, err)
 	}
 	return nil

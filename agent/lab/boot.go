@@ -273,13 +273,14 @@ func (c *child) close() {
 	c.outcome.Close()
 }
 
-// end cuts a machine's power and removes its cgroups.
+// end cuts a machine's power and removes its cgroups. Its cable goes first: a machine without power says no goodbye,
+// but a kernel whose processes are killed closes their connections.
 func (l *Lab) end(ctx context.Context, m *machine) error {
+	l.unplug(m)
 	m.Proc.kill() // and with PID 1 its whole pid namespace
 	if err := l.tree.End(ctx, l.group(m.Name)); err != nil {
 		return err
 	}
-	l.unplug(m)
 	if err := os.Remove(filepath.Join(l.dir, m.Name, pidFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

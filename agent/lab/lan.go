@@ -99,7 +99,7 @@ func (l *Lab) plug(m *machine) error {
 	})
 }
 
-// unplug takes a dead machine's port away.
+// unplug takes a machine's port away.
 func (l *Lab) unplug(m *machine) {
 	_ = network.InNamespace(l.state.LAN.PID, func() error { // gone already, or with the LAN, is as good
 		port, err := netlink.LinkByName(m.Name)

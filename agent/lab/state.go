@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -202,10 +203,23 @@ func (l *Lab) remove(ctx context.Context) error {
 	if err := l.tree.End(ctx, l.group("")); err != nil {
 		return fmt.Errorf("cannot end the lab %s: %w", l.name, err)
 	}
-	if err := os.RemoveAll(l.dir); err != nil {
+	if err := removeTree(l.dir); err != nil {
 		return fmt.Errorf("cannot remove the lab %s: %w", l.name, err)
 	}
 	return nil
+}
+
+// removeTree removes a folder, what is in it side by side: each host has templates of thousands of files.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var all errgroup.Group
+	for _, e := range entries {
+		all.Go(func() error { return os.RemoveAll(filepath.Join(dir, e.Name())) })
+	}
+	return errors.Join(all.Wait(), os.RemoveAll(dir))
 }
 
 // groupPrefix begins the names of the cgroups of labs.

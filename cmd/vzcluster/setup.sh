@@ -372,6 +372,21 @@ restore_sysctls() {
 	done <"$BEFORE"
 }
 
+# ---- group ----
+
+# Members of the group may use the agent's socket; nobody is put into it.
+add_group() {
+	! getent group vzcluster >/dev/null || return 0
+	: >"$CACHE/group.added"
+	groupadd --system vzcluster || die "cannot add the group vzcluster."
+	say "added the group vzcluster: its members may use the agent's socket"
+}
+
+remove_group() {
+	[ -e "$CACHE/group.added" ] && getent group vzcluster >/dev/null || return 0
+	if groupdel vzcluster; then say "removed the group vzcluster"; else warn "cannot remove the group vzcluster."; fi
+}
+
 # ---- subcommands ----
 
 install() {
@@ -381,6 +396,7 @@ install() {
 	mkdir -p "$CACHE/bin"
 	: >>"$MARKER"
 	raise_sysctls
+	add_group
 	install_packages
 	install_criu
 	install_runc
@@ -393,6 +409,7 @@ remove() {
 	need_debian
 	lock
 	restore_sysctls
+	remove_group
 	if [ "$1" = keep ]; then
 		[ ! -s "$INSTALLED" ] || say "the set-up had installed these packages; to remove them:" \
 			"apt-get remove" $(installed $(cat "$INSTALLED"))

@@ -17,6 +17,9 @@ import (
 
 // Resolve fills what the configuration leaves empty from the machine: host name, addresses, capacity, programs.
 func (c Config) Resolve() (Config, error) {
+	// First, as it cannot fail: the doctor looks at the programs also where no agent could start.
+	c.Runtime.Runc = program(c.Runtime.Runc, "runc")
+	c.Runtime.CRIU = program(c.Runtime.CRIU, "criu")
 	if c.Name == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -41,8 +44,6 @@ func (c Config) Resolve() (Config, error) {
 	if len(c.Network.DNS) == 0 {
 		c.Network.DNS = systemNameServers()
 	}
-	c.Runtime.Runc = program(c.Runtime.Runc, "runc")
-	c.Runtime.CRIU = program(c.Runtime.CRIU, "criu")
 	if err := c.resolveCapacity(); err != nil {
 		return c, err
 	}

@@ -77,7 +77,7 @@ func (src *Source) GiveUp(ctx context.Context, op *cluster.Operation, spec runti
 	if err := src.Hook.at(PointSourceBack, op.ID); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
 	}
-	if err := src.back(ctx, op, spec); err != nil {
+	if err := src.back(ctx, op, spec, errors.Is(cause, runtime.ErrBroken)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
 	}
 	return cause
@@ -98,10 +98,11 @@ const aftermath = 500 * time.Millisecond
 
 // back lets the container go on here after an abort. If a fault has ended it meanwhile, or has left it broken, it is
 // started from disk, and that is reported.
-func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
-	alive, err := src.goOn(ctx, spec)
-	if err != nil || alive {
-		return err
+func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime.Spec, broken bool) error {
+	if !broken {
+		if alive, err := src.goOn(ctx, spec); err != nil || alive {
+			return err
+		}
 	}
 	_, ct, err := src.Ledger.Read(ctx, op.ID)
 	if err != nil || ct.Desired != cluster.WantRunning {

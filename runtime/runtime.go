@@ -18,6 +18,7 @@ var (
 	ErrNotFound   = errors.New("not found")
 	ErrNotRunning = errors.New("not running")
 	ErrNoTemplate = errors.New("the template is not on this host")
+	ErrBroken     = errors.New("a checkpoint that was cut off has ended or broken a process of the container")
 )
 
 // UIDs is how many host uids and gids each container's user namespace spans.
@@ -117,7 +118,7 @@ type Cgroups interface {
 	// Freeze freezes and returns when every process stands still; Thaw is its opposite.
 	Freeze(ctx context.Context, id int) error
 	Thaw(ctx context.Context, id int) error
-	// Frozen reads the state back.
+	// Frozen reads the state back. Processes that were told to freeze and are about to stand still are waited for.
 	Frozen(id int) (bool, error)
 	// Freezer is the directory of the cgroup that freezes the container.
 	Freezer(id int) string
@@ -133,11 +134,12 @@ type Cgroups interface {
 
 // Checkpoint says what a checkpointer must know of a container besides its processes.
 type Checkpoint struct {
-	Root    string   // mount point of its root
-	Binds   []Bind   // bind mounts inside, from the root itself or from the host
-	Masked  []string // files inside that are hidden behind /dev/null
-	Cgroup  string   // its path in every hierarchy, seen from this host
-	Freezer string   // directory of the cgroup that freezes it
+	Root    string                // mount point of its root
+	Binds   []Bind                // bind mounts inside, from the root itself or from the host
+	Masked  []string              // files inside that are hidden behind /dev/null
+	Cgroup  string                // its path in every hierarchy, seen from this host
+	Freezer string                // directory of the cgroup that freezes it
+	PIDs    func() ([]int, error) // its processes now, as this host numbers them
 }
 
 // Dir is a folder of a container's root.
@@ -165,7 +167,7 @@ type RestoreHooks struct {
 type Checkpointer interface {
 	// Dump writes a checkpoint of the frozen process tree under pid into the images directory and leaves the
 	// processes as they were. Ready is called once all images are complete, some time before Dump returns. The frozen
-	// state must be read back afterwards.
+	// state must be read back afterwards. ErrBroken means that the container cannot go on as it was.
 	Dump(ct Checkpoint, pid int, images string, ready func()) error
 	// Restore makes the processes of a checkpoint and returns the pid of their init. They enter the container's cgroup,
 	// and do not run if that is frozen by then.

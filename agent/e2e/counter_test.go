@@ -132,6 +132,16 @@ func (c *counter) goesOn() {
 	})
 }
 
+// broken reports whether the client has lost its connection.
+func (c *counter) broken() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // abandon ends a client whose server has gone.
 func (c *counter) abandon() {
 	c.stdin.Close()

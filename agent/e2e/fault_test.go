@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -64,17 +65,37 @@ func (f *faulty) wound(what string, harm func(source, target string, ended <-cha
 // on or is reported as restarted, and nothing of it anywhere else.
 func (f *faulty) settles(what string, restarted int) {
 	f.t.Helper()
-	f.until(what+": exactly one copy", recovery, f.settled)
-	c := f.show(f.name)
-	if c.Restarted > restarted {
-		f.t.Logf("%s: it was restarted: %s", what, c.Detail)
+	var calm time.Time // since then all is well
+	var from int64
+	f.until(what+": exactly one copy", recovery, func() error {
+		err := f.settled()
+		if err == nil && f.show(f.name).Restarted > restarted {
+			return nil
+		}
+		if err == nil && f.client.broken() {
+			err = errors.New("the connection is broken, and no restart is reported")
+		}
+		now := f.client.now().Last
+		if err != nil || calm.IsZero() {
+			calm, from = time.Now(), now
+			return errors.Join(err, errors.New("it has been well for a moment only"))
+		}
+		if time.Since(calm) < aftermath || now <= from {
+			return fmt.Errorf("it has been well for %s, the counter went from %d to %d", time.Since(calm), from, now)
+		}
+		return nil
+	})
+	if c := f.show(f.name); c.Restarted > restarted {
+		f.t.Logf("%s: %s", what, c.Detail)
 		f.serveCounter(c)
 		f.client.abandon()
 		f.client = f.count(f.addr)
-		return
 	}
-	f.client.goesOn()
 }
+
+// aftermath is how long a container must be well until it is believed: what a killed criu has left in a process may
+// end it a little later.
+const aftermath = time.Second
 
 // settled says what is not as it must be.
 func (f *faulty) settled() error {

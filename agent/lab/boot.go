@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -180,7 +181,8 @@ func (l *Lab) enterGroup(name string, pid int) error {
 	return l.tree.Add(path, pid)
 }
 
-// delegateControllers switches on, from the root down to the machine, what the root offers.
+// delegateControllers switches on, from the root down to the machine, what containers use and the root offers; the
+// others stay as they are, because nobody switches them off again.
 func delegateControllers(root, path string) error {
 	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 	if err != nil {
@@ -188,8 +190,11 @@ func delegateControllers(root, path string) error {
 	}
 	for at := root; ; {
 		for _, c := range strings.Fields(string(b)) {
+			if !slices.Contains([]string{"cpu", "cpuset", "io", "memory", "pids"}, c) {
+				continue
+			}
 			err := os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+c), 0)
-			if err != nil && (c == "cpu" || c == "memory" || c == "pids") { // others may be tied to the root
+			if err != nil && c != "cpuset" && c != "io" { // those may be tied to the root
 				return fmt.Errorf("cannot hand down the cgroup controller %s: %w", c, err)
 			}
 		}

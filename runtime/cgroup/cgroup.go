@@ -41,9 +41,10 @@ type control interface {
 	// limitFiles are the files that apply writes.
 	limitFiles(path string) []string
 	usage(path string) (runtime.Usage, error)
-	// setFrozen asks for the state, frozen reports whether it was reached.
+	// setFrozen asks for the state.
 	setFrozen(path string, on bool) error
-	frozen(path string) (bool, error)
+	// frozen says what was asked for, and whether everything stands still.
+	frozen(path string) (asked, still bool, err error)
 }
 
 // New looks at the mounted hierarchies and returns the manager for them.

@@ -426,3 +426,25 @@ func TestNegativeLimits(t *testing.T) {
 		t.Fatal("a negative limit was taken")
 	}
 }
+
+// slowFreezer comes to rest after some looks at it.
+type slowFreezer struct {
+	control
+	asked bool
+	looks int
+}
+
+func (s *slowFreezer) frozen(string) (asked, still bool, err error) {
+	s.looks--
+	return s.asked, s.looks < 0, nil
+}
+
+// What CRIU has just let go of is about to stand still: that is not mistaken for a container that was thawed.
+func TestFrozenWaitsForRest(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		m := &Manager{parent: "vz", control: &slowFreezer{asked: asked, looks: 3}}
+		if is, err := m.Frozen(ct); err != nil || is != asked {
+			t.Errorf("a freeze asked for: %v; frozen: %v, %v", asked, is, err)
+		}
+	}
+}

@@ -45,11 +45,11 @@ func (m *Manager) reach(ctx context.Context, id int, on bool) error {
 		if err != nil {
 			return fmt.Errorf("cannot %s container %d: %w", verb, id, notFound(err))
 		}
-		is, err := m.Frozen(id)
+		_, still, err := m.frozen(m.Path(id))
 		if err != nil {
-			return err
+			return unreadable(id, err)
 		}
-		if is == on {
+		if still == on {
 			return nil
 		}
 		if err := p.pause(ctx); err != nil {
@@ -61,13 +61,28 @@ func (m *Manager) reach(ctx context.Context, id int, on bool) error {
 // Freezer implements runtime.Cgroups.
 func (m *Manager) Freezer(id int) string { return filepath.Join(m.tree.main(), m.Path(id)) }
 
-// Frozen reads the state back; CRIU may have thawed behind our back.
+// settling is how long processes that were told to freeze may take to stand still.
+const settling = time.Second
+
+// Frozen reads the state back; CRIU may have thawed behind our back. Processes that it has just let go of come to rest
+// one after the other, without having run in between: that is waited for.
 func (m *Manager) Frozen(id int) (bool, error) {
-	is, err := m.frozen(m.Path(id))
-	if err != nil {
-		return false, fmt.Errorf("cannot read the freezer of container %d: %w", id, notFound(err))
+	ctx, cancel := context.WithTimeout(context.Background(), settling)
+	defer cancel()
+	var p pacer
+	for {
+		asked, still, err := m.frozen(m.Path(id))
+		if err != nil {
+			return false, unreadable(id, err)
+		}
+		if !asked || still || p.pause(ctx) != nil {
+			return asked && still, nil
+		}
 	}
-	return is, nil
+}
+
+func unreadable(id int, err error) error {
+	return fmt.Errorf("cannot read the freezer of container %d: %w", id, notFound(err))
 }
 
 func notFound(err error) error {

@@ -144,11 +144,11 @@ func (c v1) setFrozen(path string, on bool) error {
 	return os.WriteFile(c.freezer(path), []byte(state), 0)
 }
 
-func (c v1) frozen(path string) (bool, error) {
+func (c v1) frozen(path string) (asked, still bool, err error) {
 	b, err := os.ReadFile(c.freezer(path))
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	// FREEZING counts as neither, but a thaw leaves it at once, so that only a freeze has to wait.
-	return strings.TrimSpace(string(b)) == "FROZEN", nil
+	state := strings.TrimSpace(string(b))
+	return state != "THAWED", state == "FROZEN", nil // FREEZING is in between; a thaw is done at once
 }

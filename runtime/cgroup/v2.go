@@ -134,9 +134,13 @@ func (c v2) setFrozen(path string, on bool) error {
 	return os.WriteFile(filepath.Join(c.root, path, "cgroup.freeze"), []byte(state), 0)
 }
 
-func (c v2) frozen(path string) (bool, error) {
+func (c v2) frozen(path string) (asked, still bool, err error) {
+	b, err := os.ReadFile(filepath.Join(c.root, path, "cgroup.freeze"))
+	if err != nil {
+		return false, false, err
+	}
 	n, err := readKey(filepath.Join(c.root, path, "cgroup.events"), "frozen")
-	return n == 1, err
+	return strings.TrimSpace(string(b)) == "1", n == 1, err
 }
 
 // readKey reads one number from a file of "key number" lines.

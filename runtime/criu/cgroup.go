@@ -3,9 +3,13 @@ package criu
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // cgroupRoots tells CRIU where the container's cgroups are on this host: at the same path in every hierarchy.
@@ -24,3 +28,23 @@ func cgroupRoots(path string) ([]*rpc.CgroupRoot, error) {
 	}
 	return roots, nil
 }
+
+// bindCgroups shows CRIU the cgroup v2 hierarchy where it looks for it, and returns the folder. Left to itself CRIU
+// mounts the hierarchy once more, without options, which takes nsdelegate and memory_recursiveprot from the whole host.
+// Empty on hosts with cgroup v1, whose hierarchies keep their options.
+func bindCgroups(ct runtime.Checkpoint, images string) (string, error) {
+	top := strings.TrimSuffix(ct.Freezer, ct.Cgroup)
+	if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil {
+		return "", nil
+	}
+	at := cgroupsOf(images)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return "", fmt.Errorf("make the mount point of the cgroups: %w", err)
+	}
+	if err := unix.Mount(top, at, "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("bind the cgroups: %w", err)
+	}
+	return filepath.Dir(at), nil
+}
+
+func cgroupsOf(images string) string { return filepath.Join(images+".cgroups", "unified") }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,11 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 		return fmt.Errorf("open the folder for the checkpoint: %w", err)
 	}
 	defer dir.Close()
-	o := common(ct, dir, "dump.log")
+	defer unbind(images)
+	o, err := common(ct, dir, "dump.log")
+	if err != nil {
+		return err
+	}
 	o.Root = ptr(ct.Root)
 	o.Pid = ptr(int32(pid))
 	o.LeaveRunning = ptr(true)
@@ -45,6 +50,10 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 	for _, path := range ct.Masked {
 		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(path), Val: ptr("/dev/null")})
 	}
+	before, err := ct.PIDs()
+	if err != nil {
+		return err
+	}
 	_, err = s.do(rpc.CriuReqType_DUMP, o, func(script string, _ int) error {
 		if script == "post-dump" && ready != nil {
 			ready()
@@ -52,7 +61,12 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("checkpoint: %w", decisive(err, filepath.Join(images, "dump.log")))
+		hurt := c.hurt(before, ct.PIDs) // at once: what CRIU has left in a process may end it at any moment
+		err = fmt.Errorf("checkpoint: %w", decisive(err, filepath.Join(images, "dump.log")))
+		if s.close(); s.killed() && (hurt || c.hurtSoon(before, ct.PIDs)) {
+			return fmt.Errorf("%w: %w", runtime.ErrBroken, err)
+		}
+		return err
 	}
 	return nil
 }
@@ -70,18 +84,26 @@ func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHoo
 		return 0, fmt.Errorf("open the folder of the checkpoint: %w", err)
 	}
 	defer dir.Close()
-	root, unmount, err := bindRoot(ct.Root, images)
+	defer unbind(images)
+	root, err := bindRoot(ct.Root, images)
 	if err != nil {
 		return 0, err
 	}
-	defer unmount()
-	o := common(ct, dir, "restore.log")
+	o, err := common(ct, dir, "restore.log")
+	if err != nil {
+		return 0, err
+	}
 	o.Root = ptr(root)
 	o.EvasiveDevices = ptr(true)
-	for _, b := range ct.Binds {
+	// Masked files lie behind the root's own /dev/null, as at the start: the container's user namespace may not change the
+	// mount flags of the host's /dev, which systemd mounts with strictatime.
+	null := runtime.Bind{Path: os.DevNull, Source: filepath.Join(ct.Root, os.DevNull)}
+	for _, b := range append(slices.Clone(ct.Binds), null) {
+		if err := inside(ct.Root, b.Source); err != nil {
+			return 0, err
+		}
 		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(b.Path), Val: ptr(b.Source)})
 	}
-	o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr("/dev/null"), Val: ptr("/dev/null")})
 	if o.CgRoot, err = cgroupRoots(ct.Cgroup); err != nil {
 		return 0, err
 	}
@@ -121,7 +143,7 @@ func (c Criu) Settle(ctx context.Context, images string) error {
 	if err := awaitEnd(ctx, images); err != nil {
 		return err
 	}
-	unbindRoot(images)
+	unbind(images)
 	return clearMounts(images)
 }
 
@@ -152,8 +174,8 @@ func awaitEnd(ctx context.Context, images string) error {
 
 // common are the options that dump and restore must agree on. The network is an empty namespace, filled by us; nothing
 // is locked by CRIU, because the container's port on the bridge is closed.
-func common(ct runtime.Checkpoint, images *os.File, log string) *rpc.CriuOpts {
-	return &rpc.CriuOpts{
+func common(ct runtime.Checkpoint, images *os.File, log string) (*rpc.CriuOpts, error) {
+	o := &rpc.CriuOpts{
 		ImagesDirFd:       ptr(int32(images.Fd())),
 		LogLevel:          ptr(int32(2)),
 		LogFile:           ptr(log),
@@ -167,28 +189,57 @@ func common(ct runtime.Checkpoint, images *os.File, log string) *rpc.CriuOpts {
 		NetworkLock:       ptr(rpc.CriuNetworkLockMethod_SKIP),
 		EmptyNs:           ptr(uint32(unix.CLONE_NEWNET)),
 	}
+	yard, err := bindCgroups(ct, images.Name())
+	if yard != "" {
+		o.CgroupYard = ptr(yard)
+	}
+	return o, err
+}
+
+// inside refuses a path below the root that leads through a symbolic link: the container made what is there, and CRIU
+// would bind to what the link means on the host.
+func inside(root, path string) error {
+	rel, below := strings.CutPrefix(path, root+"/")
+	if !below {
+		return nil // the host's own
+	}
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the root of a restore: %w", err)
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, rel, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return fmt.Errorf("the container has changed its /%s, put it back there: %w", rel, err)
+	}
+	return unix.Close(fd)
 }
 
 // bindRoot binds the root to a place of its own, because CRIU wants a mount point whose parent is not overmounted.
-func bindRoot(root, images string) (string, func(), error) {
+func bindRoot(root, images string) (string, error) {
 	dir := rootOf(images)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", nil, fmt.Errorf("make the mount point of a restore: %w", err)
+		return "", fmt.Errorf("make the mount point of a restore: %w", err)
 	}
 	if err := unix.Mount(root, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return "", nil, fmt.Errorf("bind the root of a restore: %w", err)
+		return "", fmt.Errorf("bind the root of a restore: %w", err)
 	}
-	return dir, func() { unbindRoot(images) }, nil
+	return dir, nil
 }
 
 func rootOf(images string) string { return images + ".root" }
 
-// unbindRoot undoes bindRoot, also for a caller that died. What is below the mount is a container's: it is never
-// removed by path.
-func unbindRoot(images string) {
-	for unix.Unmount(rootOf(images), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+// unbind undoes bindRoot and bindCgroups, also for a caller that died. What is below these mounts is a container's or the
+// host's: it is never removed by path.
+func unbind(images string) {
+	for _, at := range []string{rootOf(images), cgroupsOf(images)} {
+		for unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+		}
+		_ = os.Remove(at)
 	}
-	_ = os.Remove(rootOf(images))
+	_ = os.Remove(filepath.Dir(cgroupsOf(images)))
 }
 
 // decisive adds the line of CRIU's log that says what went wrong.

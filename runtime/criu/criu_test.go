@@ -145,3 +145,23 @@ func TestSettleUnmounts(t *testing.T) {
 		t.Errorf("something is still mounted (%v): %s", err, b)
 	}
 }
+
+// What the container has put into its root leads nowhere else.
+func TestInside(t *testing.T) {
+	root := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(root, "run", "lock"), 0o755))
+	must(os.Symlink("/var", filepath.Join(root, "dev")))
+	for path, ok := range map[string]bool{
+		root + "/run/lock": true, "/sys/fs/cgroup": true, root + "/dev": false, root + "/dev/lock": false, root + "/absent": false,
+	} {
+		if err := inside(root, path); (err == nil) != ok {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

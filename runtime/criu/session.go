@@ -13,6 +13,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"syscall"
+	"time"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -23,8 +25,9 @@ type Criu struct{ Binary string }
 
 // session is one criu process that waits for a request.
 type session struct {
-	cmd  *exec.Cmd
-	conn *net.UnixConn
+	cmd   *exec.Cmd
+	conn  *net.UnixConn
+	ended chan struct{} // closed when the process has ended
 }
 
 // urgent is CRIU's nice value.
@@ -46,6 +49,7 @@ func (c Criu) start() (*session, error) {
 	}
 	cmd := exec.Command(c.Binary, "swrk", "3")
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null")
 	if err := cmd.Start(); err != nil {
 		conn.Close()
@@ -53,8 +57,36 @@ func (c Criu) start() (*session, error) {
 	}
 	// The container stands still while CRIU works. What it restores gets its own priority back.
 	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, urgent) // without the right to it only slower
-	return &session{cmd, conn.(*net.UnixConn)}, nil
+	s := &session{cmd, conn.(*net.UnixConn), make(chan struct{})}
+	go s.watch()
+	return s, nil
 }
+
+// lastWord is how long a message may still come when criu has ended.
+const lastWord = 100 * time.Millisecond
+
+// watch waits for the end of criu. One that was killed leaves helpers behind, which hold its end of the socket open
+// and would never go away.
+func (s *session) watch() {
+	defer close(s.ended)
+	pid := s.cmd.Process.Pid
+	var info unix.Siginfo
+	var err error
+	for {
+		// It is not reaped yet, so the number of its process group is still its own.
+		if err = unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err == nil && info.Code != cldExited {
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	}
+	_ = s.cmd.Wait() // what went wrong is said in the answer
+	_ = s.conn.SetReadDeadline(time.Now().Add(lastWord))
+}
+
+// cldExited is the code of a process that has ended by itself.
+const cldExited = 1
 
 // notifyFunc answers a notification of CRIU; an error makes CRIU undo what it is doing.
 type notifyFunc func(script string, pid int) error
@@ -132,7 +164,13 @@ func closeRights(oob []byte) {
 // close ends the conversation and waits for the process.
 func (s *session) close() {
 	s.conn.Close()
-	_ = s.cmd.Wait() // what went wrong was said in the answer
+	<-s.ended
+}
+
+// killed says, after close, whether a signal has ended criu: then it has undone nothing.
+func (s *session) killed() bool {
+	ws, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled()
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -83,6 +83,8 @@ func newHost(t *testing.T) (*host, runtime.Spec) {
 	must(t, unix.Mount("sysfs", "/sys", "sysfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount("/sys", unix.MNT_DETACH) })
 	must(t, unix.Mount(cgroups, "/sys/fs/cgroup", "", unix.MS_MOVE, ""))
+	// As systemd mounts it: these are flags that a container's user namespace cannot change.
+	must(t, unix.Mount("", "/dev", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_STRICTATIME, ""))
 	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount("/run", unix.MNT_DETACH) })
 	return newEngine(t, dir)

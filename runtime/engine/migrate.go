@@ -56,6 +56,7 @@ func (e *Engine) describe(id int, root string) runtime.Checkpoint {
 	binds, masked := e.OCI.Checkpoint(root, e.Cgroups.Path(id))
 	return runtime.Checkpoint{
 		Root: root, Binds: binds, Masked: masked, Cgroup: e.Cgroups.Path(id), Freezer: e.Cgroups.Freezer(id),
+		PIDs: func() ([]int, error) { return e.Cgroups.PIDs(id) },
 	}
 }
 

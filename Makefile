@@ -5,7 +5,7 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test test-qemu demo bench clean need-go
+.PHONY: help setup unsetup build check test demo bench clean need-go
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,15 +25,12 @@ check: need-go ## vet, staticcheck, formatting, import rules
 	@bad=$$($(GO) tool gofumpt -l .) || exit 1; if [ -n "$$bad" ]; then \
 		echo "not formatted, run 'go tool gofumpt -w' on:"; echo "$$bad"; exit 1; fi
 	$(GO) test -run TestArchitecture ./cmd/vzcluster/
-	@for f in cmd/vzcluster/setup.sh agent/lab/qemu/*.sh; do sh -n $$f || exit 1; done
+	@sh -n cmd/vzcluster/setup.sh
 	@v=$$($(GO) list -m -f '{{.Version}}' $(RUNC)) && grep -qx "RUNC_VERSION=$$v" cmd/vzcluster/setup.sh || { \
 		echo "setup.sh must say RUNC_VERSION=$$v, as go.mod does"; exit 1; }
 
 test: setup build ## all tests, end to end ones too (needs root)
 	$(GO) test -count=1 -timeout 40m -p 1 ./...
-
-test-qemu: setup need-go ## tests on a kernel with cgroup v2 only, in a slow virtual machine (needs root and qemu-system-x86)
-	GO="$(GO)" sh agent/lab/qemu/run.sh
 
 demo: setup build ## a cluster on this machine and a live migration in it (needs root)
 	bin/vzcluster demo

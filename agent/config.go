@@ -53,8 +53,8 @@ type NetworkConfig struct {
 	Uplink    string   `yaml:"uplink" doc:"interface that is put into the bridge; empty: none"`
 	Address   string   `yaml:"address" doc:"CIDR address of this host on the bridge; empty: leave as it is"`
 	Pool      string   `yaml:"pool" doc:"init: CIDR that containers' addresses come from"`
-	PoolFirst string   `yaml:"pool_first" doc:"init: first address given out automatically; empty: the pool's middle"`
-	PoolLast  string   `yaml:"pool_last" doc:"init: last one; empty: the pool's end"`
+	PoolFirst string   `yaml:"pool_first" doc:"init: first address that a container may have; empty: the pool's middle"`
+	PoolLast  string   `yaml:"pool_last" doc:"init: the last one; empty: the pool's end"`
 	Gateway   string   `yaml:"gateway" doc:"init: default route of containers; empty: none"`
 	NAT       bool     `yaml:"nat" doc:"masquerade what containers send beyond the pool"`
 	DNS       []string `yaml:"dns" doc:"name servers behind the cluster's own; empty: those of /etc/resolv.conf"`

@@ -10,7 +10,6 @@ import (
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
-	"github.com/vzcluster/vzcluster/scheduler"
 )
 
 // defaultWait is how long an action waits for its outcome.
@@ -64,13 +63,8 @@ func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.T
 			silent = append(silent, d.Host)
 			continue
 		}
-		c := cluster.Container{
-			ID: req.ID, Name: req.Name, Host: d.Host, Template: req.Template, Limits: req.Limits, Hostname: req.Hostname,
-			Labels: req.Labels, Created: time.Now().UTC(), Placement: d.Why, Desired: cluster.WantStopped,
-		}
-		if req.Start {
-			c.Desired = cluster.WantRunning
-		}
+		c := wanted(req, d.Host)
+		c.Created, c.Placement = time.Now().UTC(), d.Why
 		made, err := applyHere[*cluster.Container](ctx, m, cluster.CreateContainer{Container: c, IP: req.IP})
 		if errors.Is(err, cluster.ErrNoFit) && try < maxPlacements {
 			continue
@@ -79,17 +73,37 @@ func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.T
 	}
 }
 
+// wanted is the container that a request asks for.
+func wanted(req api.CreateRequest, host string) cluster.Container {
+	c := cluster.Container{
+		ID: req.ID, Name: req.Name, Host: host, Template: req.Template, Limits: req.Limits, Hostname: req.Hostname,
+		Labels: req.Labels, Desired: cluster.WantStopped,
+	}
+	if req.Start {
+		c.Desired = cluster.WantRunning
+	}
+	return c
+}
+
 // answers reports whether a host's agent takes connections.
 func (m *member) answers(ctx context.Context, host string) bool {
 	if host == m.name {
 		return true
 	}
-	conn, err := m.peers.dial(ctx, host, m.addressOf(host), alpnHTTP)
-	if err != nil {
+	if err := m.knock(ctx, host); err != nil {
 		m.log.Warn("a host that gossip has alive does not answer, nothing is placed on it", "host", host, "error", err)
 		return false
 	}
-	return conn.Close() == nil
+	return true
+}
+
+// knock connects to another host's agent and hangs up.
+func (m *member) knock(ctx context.Context, host string) error {
+	conn, err := m.peers.dial(ctx, host, m.addressOf(host), alpnHTTP)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // outcome says whether a container has come to where someone waits for it; c is nil when it is gone.
@@ -106,33 +120,46 @@ func settledAs(want cluster.Desired) outcome {
 		}
 		switch {
 		case c.Desired != want:
-			return true, api.Errorf(api.CodeConflict, "", "container %d was wanted %s meanwhile", c.ID, c.Desired)
+			return true, api.Errorf(api.CodeConflict, "", "%s was wanted %s meanwhile", c.Ref(), c.Desired)
 		case want == cluster.WantStopped:
 			return c.State == cluster.Stopped, nil
 		case c.State == cluster.Failed:
-			return true, api.Errorf(api.CodeFailed, "", "container %d has failed: %s", c.ID, c.Detail)
+			return true, api.Errorf(api.CodeFailed, "", "%s has failed: %s", c.Ref(), c.Detail)
 		}
 		return c.State == cluster.Running, nil
 	}
 }
 
-// await waits for an outcome and returns the container as it is then, or as it was when ctx ended.
+// down reports whether a host is lost: gossip does not see it, nor does its agent take connections.
+func (m *member) down(ctx context.Context, host string) bool {
+	return !m.alive(host) && m.knock(ctx, host) != nil && ctx.Err() == nil
+}
+
+// errDown is what is answered to what a host that is down will do later.
+func errDown(host string) error {
+	return api.Errorf(api.CodeTimeout, "see 'vzcluster host ls'", "%s is down; it will be done when %s is back", host, host)
+}
+
+// await waits for an outcome and returns the container as it is then, or as it was when ctx ended or its host was lost.
 func (m *member) await(ctx context.Context, id int, done outcome) (*cluster.Container, error) {
 	for {
-		changed := m.store.Changed()
+		changed, seen := m.store.Changed(), m.gossip.Changed()
 		c := m.store.State().Container(id)
 		if ok, err := done(c); ok || err != nil {
 			return c, err
 		}
+		if c != nil && m.down(ctx, c.Host) {
+			return c, errDown(c.Host)
+		}
 		select {
 		case <-changed:
+		case <-seen:
 		case <-ctx.Done():
-			state, host := cluster.Unknown, ""
+			what := fmt.Sprintf("container %d is not there yet", id)
 			if c != nil {
-				state, host = c.State, c.Host
+				what = fmt.Sprintf("%s on %s is still %s", c.Ref(), c.Host, c.State)
 			}
-			return c, api.Errorf(api.CodeTimeout, "it goes on; see 'vzcluster ls'",
-				"container %d on host %s is still %s", id, host, state)
+			return c, api.Errorf(api.CodeTimeout, "it goes on; see 'vzcluster ls'", "%s", what)
 		}
 	}
 }
@@ -164,13 +191,18 @@ func (m *member) handleAction(_ http.ResponseWriter, r *http.Request) (any, erro
 	m.spread()
 	ctx, cancel := context.WithTimeout(r.Context(), req.Wait)
 	defer cancel()
+	if m.down(ctx, now.Host) {
+		return nil, errDown(now.Host)
+	}
 	if req.Force && want != cluster.WantRunning {
-		if err := m.callOwner(ctx, now, "kill", nil); err != nil {
-			return nil, fmt.Errorf("container %d cannot be killed: %w", c.ID, err)
+		if err := m.callOwner(ctx, now, "kill", nil); err != nil && !errors.Is(err, errDial) {
+			return nil, fmt.Errorf("%s cannot be killed: %w", c.Ref(), err)
 		}
 	}
 	if restart {
-		if err := m.callOwner(ctx, now, "sync", syncRequest{Epoch: now.Epoch}); err != nil {
+		if err := m.callOwner(ctx, now, "sync", syncRequest{Epoch: now.Epoch}); errors.Is(err, errDial) {
+			return nil, errDown(now.Host)
+		} else if err != nil {
 			return nil, err
 		}
 	}
@@ -218,18 +250,38 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	}
 	m.spread()
 	if set.Limits != nil && now.State == cluster.Running {
-		ctx, cancel := context.WithTimeout(r.Context(), defaultWait)
-		defer cancel()
-		if err := m.callOwner(ctx, now, "sync", syncRequest{Epoch: now.Epoch, Limits: set.Limits}); err != nil {
-			if api.CodeOf(err) == api.CodeRefused {
-				_, undo := applyHere[*cluster.Container](r.Context(), m, cluster.SetContainer{ID: old.ID, Limits: &old.Limits})
-				m.spread()
-				return nil, errors.Join(err, undo)
-			}
+		if err := m.enforce(r.Context(), now, old.Limits); err != nil {
 			return nil, err
 		}
 	}
-	return m.container(m.store.State(), now), nil
+	v := m.container(m.store.State(), now)
+	if now.Hostname != old.Hostname && now.State == cluster.Running {
+		v.Notes = append(v.Notes, fmt.Sprintf("the host name %s takes effect when %s is started next", now.Hostname, now.Name))
+	}
+	return v, nil
+}
+
+// enforce waits until the owner's kernel enforces a container's limits, and puts the old ones back when it refuses.
+func (m *member) enforce(ctx context.Context, c *cluster.Container, old cluster.Limits) error {
+	later := api.Errorf(api.CodeTimeout, "", "recorded; it takes effect when %s is back", c.Host)
+	wait, cancel := context.WithTimeout(ctx, defaultWait)
+	defer cancel()
+	if m.down(wait, c.Host) {
+		return later
+	}
+	err := m.callOwner(wait, c, "sync", syncRequest{Epoch: c.Epoch, Limits: &c.Limits})
+	switch {
+	case err == nil:
+		return nil
+	case api.CodeOf(err) == api.CodeRefused:
+		_, undo := applyHere[*cluster.Container](ctx, m, cluster.SetContainer{ID: c.ID, Limits: &old})
+		m.spread()
+		return errors.Join(err, undo)
+	case errors.As(err, new(*api.Error)), wait.Err() != nil:
+		return err
+	}
+	m.log.Warn("the owner of a container was lost while its limits changed", "container", c.ID, "host", c.Host, "error", err)
+	return later
 }
 
 // syncRequest asks an owner to answer when it has acted on a container's epoch and, unless nil, limits.
@@ -253,7 +305,7 @@ func (m *member) handleSync(_ http.ResponseWriter, r *http.Request) (any, error)
 		a := m.rec.actedOn(id)
 		if a.Epoch >= req.Epoch && (req.Limits == nil || a.Limits == *req.Limits) {
 			if a.Refused != "" && req.Limits != nil {
-				return nil, api.Errorf(api.CodeRefused, "the old limits stay", "the kernel refuses the limits: %s", a.Refused)
+				return nil, api.Errorf(api.CodeRefused, "the old limits stay", "%s", a.Refused)
 			}
 			return nil, nil
 		}
@@ -273,100 +325,4 @@ func (m *member) handleKill(_ http.ResponseWriter, r *http.Request) (any, error)
 	}
 	m.rec.kill(id)
 	return nil, nil
-}
-
-// handleMigrate begins a migration and returns it at once, or with check_only says whether it could be done live.
-func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, error) {
-	var req api.MigrateRequest
-	if err := readJSON(r, &req); err != nil {
-		return nil, err
-	}
-	c, err := m.find(r.PathValue("ct"))
-	if err != nil {
-		return nil, err
-	}
-	to, err := m.target(c, req.To)
-	if err != nil {
-		return nil, err
-	}
-	if req.CheckOnly {
-		v, err := m.check(r.Context(), c)
-		v.To = to
-		return v, err
-	}
-	switch c.State {
-	case cluster.Running, cluster.Stopped, cluster.Failed:
-	default:
-		return nil, api.Errorf(api.CodeConflict, "try again when it runs or is stopped", "container %d is %s", c.ID, c.State)
-	}
-	if req.Mode == "" {
-		req.Mode = cluster.ModeLive
-		if c.State != cluster.Running {
-			req.Mode = cluster.ModeOffline // there is nothing to keep alive
-		}
-	}
-	if err := m.refuseBlocked(r.Context(), c, req.Mode); err != nil {
-		return nil, err
-	}
-	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode})
-	if err != nil {
-		return nil, err
-	}
-	return op, nil
-}
-
-// check asks a container's owner what would be in the way of a live migration.
-func (m *member) check(ctx context.Context, c *cluster.Container) (v api.Verdict, err error) {
-	err = m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v)
-	return v, err
-}
-
-// refuseBlocked refuses a live migration that cannot succeed, with the first reason. The source looks once more before
-// it freezes anything.
-func (m *member) refuseBlocked(ctx context.Context, c *cluster.Container, mode string) error {
-	if mode != cluster.ModeLive {
-		return nil
-	}
-	v, err := m.check(ctx, c)
-	if err != nil || v.OK || len(v.Blockers) == 0 {
-		return err
-	}
-	b := v.Blockers[0]
-	who := fmt.Sprintf("container %d", c.ID)
-	if b.Process != "" {
-		who = "process " + b.Process
-	}
-	if b.Unit != "" {
-		who += " (" + b.Unit + ")"
-	}
-	return api.Errorf(api.CodeRefused, b.Remedy, "container %d cannot be moved live: %s: %s", c.ID, who, b.What)
-}
-
-// target checks the wanted target of a move, or has the scheduler choose one.
-func (m *member) target(c *cluster.Container, want string) (string, error) {
-	if want == c.Host {
-		return "", api.Errorf(api.CodeConflict, "name another host, or none", "container %d is on host %s already", c.ID, want)
-	}
-	if want != "" && m.store.State().Host(want) == nil {
-		return "", notFound("host", want, "vzcluster host ls")
-	}
-	d := scheduler.Place(m.snapshot(c.Digest), scheduler.Request{
-		Need: c.Limits.Resources(), Template: c.Digest, Pin: want, Exclude: c.Host,
-	})
-	if d.Host == "" {
-		return "", api.Errorf(api.CodeNoFit, "", "%s", d.Why)
-	}
-	return d.Host, nil
-}
-
-// handleOwnerCheck is the preflight on the owner.
-func (m *member) handleOwnerCheck(_ http.ResponseWriter, r *http.Request) (any, error) {
-	id, err := strconv.Atoi(r.PathValue("id"))
-	if err != nil {
-		return nil, api.Errorf(api.CodeUsage, "", "%q is not a CTID", r.PathValue("id"))
-	}
-	if m.migrator == nil {
-		return nil, api.Errorf(api.CodeRefused, "see 'vzcluster doctor' there", "host %s cannot migrate", m.name)
-	}
-	return m.migrator.Check(r.Context(), id)
 }

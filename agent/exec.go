@@ -49,7 +49,7 @@ func (m *member) toOwner(w http.ResponseWriter, r *http.Request, what string, he
 		here(w, r)
 		return
 	}
-	m.passToOwner(c.Host, fmt.Sprintf("/v1/local/containers/%d/%s", c.ID, what), w, r)
+	m.passToOwner(c, what, w, r)
 }
 
 // handleOwnerExec runs a command in a container of this host.
@@ -88,7 +88,11 @@ func (m *member) running(r *http.Request) (int, error) {
 		return 0, err
 	}
 	if !st.Running {
-		return 0, api.Errorf(api.CodeConflict, fmt.Sprintf("'vzcluster start %d' starts it", id), "container %d does not run", id)
+		name, ref := strconv.Itoa(id), fmt.Sprintf("container %d", id)
+		if c := m.store.State().Container(id); c != nil {
+			name, ref = c.Name, c.Ref()
+		}
+		return 0, api.Errorf(api.CodeConflict, "'vzcluster start "+name+"' starts it", "%s does not run", ref)
 	}
 	return id, nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 )
 
 // Headers between agents and to the user.
@@ -145,18 +147,20 @@ func (m *member) watchLeader(ctx context.Context, host string, got <-chan struct
 	}
 }
 
-// passToOwner sends a request to the host of a container, as a path of the hosts-only routes.
-func (m *member) passToOwner(host, path string, w http.ResponseWriter, r *http.Request) {
+// passToOwner sends a request to the host of a container; what names one of the hosts-only routes.
+func (m *member) passToOwner(c *cluster.Container, what string, w http.ResponseWriter, r *http.Request) {
+	host := c.Host
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", host, host
-			p.Out.URL.Path, p.Out.URL.RawPath = path, ""
+			p.Out.URL.Path, p.Out.URL.RawPath = fmt.Sprintf("/v1/local/containers/%d/%s", c.ID, what), ""
 		},
 		Transport:     m.peers.http,
 		FlushInterval: -1,
 		ErrorLog:      m.quiet,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			respond(w, nil, api.Errorf(api.CodeFailed, "see 'vzcluster host ls'", "the container's host %s does not answer: %v", host, err))
+			m.log.Warn("a container's host does not answer", "host", host, "error", err)
+			respond(w, nil, api.Errorf(api.CodeFailed, "see 'vzcluster host ls'", "%s, the host of %s, does not answer", host, c.Ref()))
 		},
 	}
 	proxy.ServeHTTP(w, r)

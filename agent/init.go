@@ -127,7 +127,7 @@ func (a *Agent) pool(req api.InitRequest) (cluster.Settings, error) {
 	return cluster.Settings{Pool: p.String(), PoolFirst: n.PoolFirst, PoolLast: n.PoolLast, Gateway: n.Gateway}, nil
 }
 
-// middle returns where a prefix's upper half begins: the lower one is left to hosts and to what users choose.
+// middle returns where a prefix's upper half begins: the lower one is left to hosts and other machines.
 func middle(p netip.Prefix) netip.Addr {
 	raw := p.Addr().AsSlice()
 	if bit := p.Bits(); bit < len(raw)*8 {

@@ -127,6 +127,9 @@ func (s *splitter) hand(ctx context.Context, raw net.Conn) {
 		raw.Close()
 		return
 	}
+	if err := noticeLoss(conn, silence); err != nil {
+		s.log.Warn("a connection would notice late that its peer is lost", "from", raw.RemoteAddr(), "error", err)
+	}
 	proto := conn.ConnectionState().NegotiatedProtocol
 	if proto == "" {
 		proto = alpnHTTP

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/migrate"
@@ -62,33 +60,6 @@ func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, err
 		return nil, err
 	}
 	return conn, noticeSilence(conn)
-}
-
-// silence is how long a peer may be unreachable before a migration stream breaks: a host without power says nothing.
-const silence = 6 * time.Second
-
-// noticeSilence makes the kernel give a connection up whose peer is not there any more.
-func noticeSilence(conn net.Conn) error {
-	t, ok := conn.(interface{ NetConn() net.Conn })
-	if !ok {
-		return nil
-	}
-	tcp, ok := t.NetConn().(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: int(silence/time.Second) - 1})
-	raw, rawErr := tcp.SyscallConn()
-	if err = errors.Join(err, rawErr); err != nil {
-		return fmt.Errorf("set up the migration stream: %w", err)
-	}
-	ctlErr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
-	})
-	if err = errors.Join(err, ctlErr); err != nil {
-		return fmt.Errorf("set up the migration stream: %w", err)
-	}
-	return nil
 }
 
 // spec makes a container's specification, and sees to it that its template is here and that reconciliation has let go

@@ -43,7 +43,7 @@ func newPeers(id *trust.Identity, address func(string) string) *peers {
 	return p
 }
 
-// dial opens an mTLS connection; an empty name accepts any member.
+// dial opens an mTLS connection, which breaks when its peer is lost; an empty name accepts any member.
 func (p *peers) dial(ctx context.Context, name, address, alpn string) (net.Conn, error) {
 	if address == "" {
 		return nil, fmt.Errorf("host %q %w: its address is not known", name, errDial)
@@ -58,6 +58,10 @@ func (p *peers) dial(ctx context.Context, name, address, alpn string) (net.Conn,
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("host %q at %s %w: %w", name, address, errDial, err)
+	}
+	if err := noticeLoss(conn, silence); err != nil {
+		conn.Close()
+		return nil, err
 	}
 	return conn, nil
 }
@@ -95,6 +99,9 @@ func (p *peers) do(ctx context.Context, method, host, path string, body io.Reade
 		return nil, err
 	}
 	res, err := p.http.RoundTrip(req)
+	if errors.Is(err, errDial) {
+		return nil, err // it says which host
+	}
 	if err != nil {
 		return nil, fmt.Errorf("host %q did not answer: %w", host, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -212,10 +214,18 @@ func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
 func (r *reconciler) update(c *cluster.Container, a acted) error {
 	a.Limits, a.Refused = c.Limits, ""
 	if err := r.m.deps.Engine.Update(c.ID, limitsOf(c)); err != nil {
-		a.Refused = err.Error()
+		a.Refused = refusalOf(c, err)
 		r.m.log.Warn("the kernel refused a container's new limits", "container", c.ID, "error", err)
 	}
 	return r.note(c.ID, a)
+}
+
+// refusalOf says to a user why the kernel refuses limits; its own words are for the log.
+func refusalOf(c *cluster.Container, err error) string {
+	if errors.Is(err, unix.EBUSY) { // of the files that limit memory
+		return fmt.Sprintf("%s uses more than %s now", c.Name, cluster.Bytes(c.Limits.RAM))
+	}
+	return "the kernel refuses the limits: " + err.Error()
 }
 
 func (r *reconciler) destroy(ctx context.Context, c *cluster.Container) error {

@@ -165,11 +165,29 @@ func (m *member) handlePlace(_ http.ResponseWriter, r *http.Request) (any, error
 		digest = t.Digest
 	}
 	d := m.place(req, digest)
+	if err := m.wouldRefuse(req, d.Host); err != nil {
+		return nil, err
+	}
 	reply := api.PlaceReply{Host: d.Host, Why: d.Why, Hosts: []api.PlaceHost{}}
 	for _, h := range d.Hosts {
 		reply.Hosts = append(reply.Hosts, api.PlaceHost{Host: h.Host, Fits: h.Fits, Score: h.Score, Free: h.Free, Reason: h.Reason})
 	}
 	return reply, nil
+}
+
+// wouldRefuse returns what a creation on a host would be refused with.
+func (m *member) wouldRefuse(req api.CreateRequest, host string) error {
+	s := m.store.State()
+	if req.Template == "" { // any will do
+		for _, t := range s.Templates() {
+			req.Template = t.Name
+		}
+	}
+	if host == "" || req.Template == "" {
+		return nil
+	}
+	_, _, err := s.Apply(cluster.CreateContainer{Container: wanted(req, host), IP: req.IP})
+	return err
 }
 
 // place decides where a container would go; nothing goes to hosts that are silent.

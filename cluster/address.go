@@ -16,7 +16,7 @@ const (
 // addressPool is the parsed pool of the settings.
 type addressPool struct {
 	prefix      netip.Prefix
-	first, last netip.Addr // given out automatically
+	first, last netip.Addr // of those that containers can have
 	gateway     netip.Addr // may be zero
 }
 
@@ -163,7 +163,7 @@ func (p *addressPool) lowestFree(taken map[netip.Addr]string) (netip.Addr, error
 			return a, nil
 		}
 	}
-	return netip.Addr{}, Refuse(ErrConflict, "all addresses from %s to %s are taken; give one with --ip, or destroy a container", p.first, p.last)
+	return netip.Addr{}, Refuse(ErrConflict, "all addresses from %s to %s are taken; destroy a container, or create this one with --ip none", p.first, p.last)
 }
 
 func (p *addressPool) check(text string, taken map[netip.Addr]string) (netip.Addr, error) {
@@ -183,6 +183,8 @@ func (p *addressPool) check(text string, taken map[netip.Addr]string) (netip.Add
 		return addr, Refuse(ErrInvalid, "%s is not in the pool's network %s; choose an address in it, or auto", addr, p.prefix)
 	case p.reserved(addr) != "":
 		return addr, Refuse(ErrInvalid, "%s is %s of the pool; choose another address, or auto", addr, p.reserved(addr))
+	case addr.Less(p.first) || p.last.Less(addr):
+		return addr, Refuse(ErrInvalid, "%s is not among the containers' addresses, %s to %s; choose one of those, or auto", addr, p.first, p.last)
 	case taken[addr] != "":
 		return addr, Refuse(ErrConflict, "the address %s is taken by %s; choose another address, or auto", addr, taken[addr])
 	}

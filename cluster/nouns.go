@@ -7,6 +7,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -95,6 +96,9 @@ type Container struct {
 	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
 }
+
+// Ref names the container in sentences: name (CTID).
+func (c *Container) Ref() string { return fmt.Sprintf("%s (%d)", c.Name, c.ID) }
 
 // Template is a root file system that containers start from, known by the digest of its archive.
 type Template struct {

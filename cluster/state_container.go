@@ -95,7 +95,7 @@ func (s *State) checkContainerName(id int, name string) error {
 		return err
 	}
 	if o := s.index().names[name]; o != nil && o.ID != id {
-		return Refuse(ErrConflict, "the name %q is taken by container %d; choose another name", name, o.ID)
+		return Refuse(ErrConflict, "the name %q is taken by container %d on %s; choose another name", name, o.ID, o.Host)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (c *Container) locked() error {
 	if c.Operation == "" {
 		return nil
 	}
-	return Refuse(ErrLocked, "container %d is being migrated (operation %s); try again when that has ended", c.ID, c.Operation)
+	return Refuse(ErrLocked, "%s is being migrated (operation %s); try again when that has ended", c.Ref(), c.Operation)
 }
 
 func (c SetDesired) apply(s *State) (any, error) {
@@ -161,7 +161,7 @@ func (c SetDesired) apply(s *State) (any, error) {
 	case c.Desired == old.Desired && !c.Restart:
 		return old, nil
 	case old.Desired == WantDestroyed:
-		return nil, Refuse(ErrConflict, "container %d is being destroyed; that cannot be taken back", c.ID)
+		return nil, Refuse(ErrConflict, "%s is being destroyed; that cannot be taken back", old.Ref())
 	}
 	if err := old.locked(); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (c SetContainer) apply(s *State) (any, error) {
 		return nil, err
 	}
 	if old.Desired == WantDestroyed {
-		return nil, Refuse(ErrConflict, "container %d is being destroyed; it cannot be changed any more", c.ID)
+		return nil, Refuse(ErrConflict, "%s is being destroyed; it cannot be changed any more", old.Ref())
 	}
 	ct := *old
 	if c.Name != nil {
@@ -216,8 +216,8 @@ func (s *State) checkGrowth(ct *Container, limits Limits) error {
 	}
 	more := limits.Resources().Sub(ct.Limits.Resources()).positive()
 	if free := s.Free(ct.Host).positive(); !free.Fits(more) {
-		return Refuse(ErrNoFit, "host %q cannot give container %d that much more: %s; choose smaller limits or move it first",
-			ct.Host, ct.ID, free.Lacks(more))
+		return Refuse(ErrNoFit, "host %q cannot give %s that much more: %s; choose smaller limits or move it first",
+			ct.Host, ct.Ref(), free.Lacks(more))
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func TestCreateAddresses(t *testing.T) {
 		{"", "[10.77.0.10/24]"},
 		{"auto", "[10.77.0.10/24]"},
 		{"none", "[]"},
-		{"10.77.0.200", "[10.77.0.200/24]"},
+		{"10.77.0.20", "[10.77.0.20/24]"},
 		{"10.77.0.10/24", "[10.77.0.10/24]"},
 	} {
 		c := create(0, "h1")
@@ -157,7 +157,9 @@ func TestCreateRefusals(t *testing.T) {
 		{"ip gateway", nil, ip("10.77.0.1"), ErrInvalid, "gateway"},
 		{"ip network", nil, ip("10.77.0.0"), ErrInvalid, "network's own"},
 		{"ip broadcast", nil, ip("10.77.0.255"), ErrInvalid, "broadcast"},
-		{"ip of a host", nil, ip("10.77.0.3"), ErrConflict, `host "h2"`},
+		{"ip of a host", []Command{UpdateHost{Name: "h2", Address: "10.77.0.15:1"}}, ip("10.77.0.15"), ErrConflict, `host "h2"`},
+		{"ip before the first", nil, ip("10.77.0.9"), ErrInvalid, "10.77.0.10 to 10.77.0.20"},
+		{"ip after the last", nil, ip("10.77.0.21"), ErrInvalid, "10.77.0.10 to 10.77.0.20"},
 		{"ip taken", one, ip("10.77.0.10"), ErrConflict, "container 101"},
 	})
 }

@@ -27,13 +27,13 @@ func (c BeginMigration) apply(s *State) (any, error) {
 		return nil, err
 	}
 	if old.Desired == WantDestroyed {
-		return nil, Refuse(ErrConflict, "container %d is being destroyed; it cannot be migrated", old.ID)
+		return nil, Refuse(ErrConflict, "%s is being destroyed; it cannot be migrated", old.Ref())
 	}
 	if err := old.locked(); err != nil {
 		return nil, err
 	}
 	if op.To == op.From {
-		return nil, Refuse(ErrInvalid, "container %d is on host %q already; choose another host", old.ID, op.To)
+		return nil, Refuse(ErrInvalid, "%s is on %s already; choose another host", old.Ref(), op.To)
 	}
 	if err := s.checkRoom(op.To, old.Limits.Resources(), fmt.Sprintf("container %d", old.ID)); err != nil {
 		return nil, err

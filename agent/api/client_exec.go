@@ -68,6 +68,9 @@ func (c *Client) broken(ctx context.Context, err error) error {
 func receive(ctx context.Context, ws *websocket.Conn, s Streams) (int, error) {
 	for {
 		kind, msg, err := ws.Read(ctx)
+		if err != nil && ctx.Err() == nil {
+			return 0, Errorf(CodeFailed, "see 'vzcluster status'", "the exec session broke off: the container's host cannot be reached any more")
+		}
 		if err != nil {
 			return 0, err
 		}

@@ -62,6 +62,7 @@ type Host struct {
 type Container struct {
 	cluster.Container
 	LastMove *cluster.MoveResult `json:"last_move,omitempty"`
+	Notes    []string            `json:"notes,omitempty"` // what the user should know of what was just done, one sentence each
 }
 
 // Status is the cluster on one screen.

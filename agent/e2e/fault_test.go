@@ -25,6 +25,9 @@ type faulty struct {
 	name   string
 	client *counter
 	addr   string
+	// A CRIU that dies in a dump leaves sockets in a state in which a process that uses them at once loses its connection;
+	// then the memory must live on all the same.
+	fragile bool
 }
 
 func (k *kit) runFaulty(name string) *faulty {
@@ -68,28 +71,41 @@ func (f *faulty) settles(what string, restarted int) {
 	var calm time.Time // since then all is well
 	var from int64
 	f.until(what+": exactly one copy", recovery, func() error {
-		err := f.settled()
-		if err == nil && f.show(f.name).Restarted > restarted {
+		if err := f.settled(); err != nil {
+			calm = time.Time{}
+			return err
+		}
+		if f.show(f.name).Restarted > restarted {
 			return nil
 		}
-		if err == nil && f.client.broken() {
-			err = errors.New("the connection is broken, and no restart is reported")
+		if calm.IsZero() {
+			calm, from = time.Now(), f.client.now().Last
 		}
-		now := f.client.now().Last
-		if err != nil || calm.IsZero() {
-			calm, from = time.Now(), now
-			return errors.Join(err, errors.New("it has been well for a moment only"))
-		}
-		if time.Since(calm) < aftermath || now <= from {
-			return fmt.Errorf("it has been well for %s, the counter went from %d to %d", time.Since(calm), from, now)
+		switch well, now := time.Since(calm), f.client.now().Last; {
+		case f.client.broken() && f.fragile && well > 3*aftermath:
+			return nil
+		case f.client.broken():
+			return errors.New("the connection is broken, and no restart is reported")
+		case well < aftermath || now <= from:
+			return fmt.Errorf("it has been well for %s, the counter went from %d to %d", well, from, now)
 		}
 		return nil
 	})
-	if c := f.show(f.name); c.Restarted > restarted {
+	switch c := f.show(f.name); {
+	case c.Restarted > restarted:
 		f.t.Logf("%s: %s", what, c.Detail)
 		f.serveCounter(c)
 		f.client.abandon()
 		f.client = f.count(f.addr)
+	case f.client.broken():
+		last := f.client.now().Last
+		f.client.abandon()
+		f.client = f.count(f.addr)
+		first := f.client.now().First
+		f.t.Logf("%s: the connection was lost after %d, the next one begins with %d", what, last, first)
+		if first != last+1 && first != last+2 { // the answer to one may have been on its way
+			f.t.Errorf("%s: the memory was lost too", what)
+		}
 	}
 }
 
@@ -197,6 +213,7 @@ func TestCriuIsKilledDuringMigration(t *testing.T) {
 		for _, side := range []string{"source", "target"} {
 			after := time.Duration(random.Int64N(int64(80 * time.Millisecond)))
 			what := fmt.Sprintf("round %d, criu of the %s killed %s after its start", round, side, after.Round(time.Millisecond))
+			f.fragile = side == "source"
 			f.wound(what, func(source, target string, ended <-chan struct{}) {
 				host := map[string]string{"source": source, "target": target}[side]
 				if n := k.killCriu(host, after, ended); n == 0 {

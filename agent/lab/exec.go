@@ -24,7 +24,7 @@ func (l *Lab) Exec(ctx context.Context, host string, args []string, stdin io.Rea
 		return 0, err
 	}
 	if !m.Proc.alive() {
-		return 0, errOff(host)
+		return 0, l.errOff(host)
 	}
 	if len(args) == 0 {
 		return 0, errors.New("no command was given")

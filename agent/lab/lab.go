@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"time"
 
@@ -32,8 +31,9 @@ const (
 
 // Errors that callers tell apart.
 var (
-	ErrNotUp     = errors.New("no such lab; `vzcluster lab up` makes one")
-	ErrNoMachine = errors.New("no such machine in the lab; `vzcluster lab status` lists them")
+	ErrNotUp     = errors.New("no such lab is up")
+	ErrNoMachine = errors.New("no such machine in the lab")
+	ErrNoAgent   = errors.New("no agent runs on that machine")
 )
 
 // Options describe a lab. The zero value is three hosts that share nine tenths of the machine.
@@ -53,8 +53,8 @@ func (o *Options) fill() error {
 	if o.Name == "" {
 		o.Name = DefaultName
 	}
-	if !regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`).MatchString(o.Name) {
-		return fmt.Errorf("%q cannot name a lab: use small letters, digits and hyphens", o.Name)
+	if err := CheckName(o.Name); err != nil {
+		return err
 	}
 	if o.Dir == "" {
 		o.Dir = DefaultDir
@@ -62,8 +62,8 @@ func (o *Options) fill() error {
 	if o.Hosts == 0 {
 		o.Hosts = 3
 	}
-	if o.Hosts < 1 || o.Hosts > maxHosts {
-		return fmt.Errorf("a lab has between 1 and %d hosts, not %d", maxHosts, o.Hosts)
+	if o.Hosts < 1 || o.Hosts > MaxHosts {
+		return fmt.Errorf("a lab has between 1 and %d hosts, not %d", MaxHosts, o.Hosts)
 	}
 	if o.CPUs < 0 || o.RAM < 0 || o.Disk < 0 {
 		return errors.New("what a host offers cannot be negative")
@@ -109,7 +109,7 @@ func Up(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	defer unlock()
 	if old, err := loadState(l.dir); err == nil && old.anyAlive() {
-		return nil, fmt.Errorf("the lab %s is up already; `vzcluster lab down` takes it away", o.Name)
+		return nil, fmt.Errorf("the lab %s is up already; `vzcluster lab down%s` takes it away", o.Name, l.flag())
 	}
 	if err := l.remove(ctx); err != nil { // what a crash or a reboot left
 		return nil, err
@@ -149,7 +149,11 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 	if err := l.startLAN(); err != nil {
 		return err
 	}
-	o.Progress(fmt.Sprintf("%d hosts and %s", o.Hosts, Outside))
+	hosts := "hosts"
+	if o.Hosts == 1 {
+		hosts = "host"
+	}
+	o.Progress(fmt.Sprintf("%d %s and %s", o.Hosts, hosts, Outside))
 	var g errgroup.Group
 	for _, m := range s.Machines {
 		g.Go(func() error {
@@ -177,7 +181,7 @@ func OpenAt(dir, name string) (*Lab, error) {
 	}
 	if l.state, err = loadState(l.dir); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w", name, ErrNotUp)
+			return nil, l.notUp()
 		}
 		return nil, err
 	}
@@ -254,6 +258,9 @@ func (l *Lab) AgentPID(host string) (int, error) {
 // Kill ends a host's agent with SIGKILL and returns when it is gone. The host's init starts it again within a second,
 // unless stay is set: then Start does.
 func (l *Lab) Kill(ctx context.Context, host string, stay bool) error {
+	if host == Outside {
+		return fmt.Errorf("%s: %w", host, ErrNoAgent)
+	}
 	unlock, _, m, err := l.on(host)
 	if err != nil {
 		return err
@@ -331,7 +338,7 @@ func (l *Lab) Partition(hosts ...string) error {
 	}
 	for _, h := range hosts {
 		if now.state.machine(h) == nil {
-			return fmt.Errorf("%q: %w", h, ErrNoMachine)
+			return l.noMachine(h)
 		}
 	}
 	now.state.Partition = hosts
@@ -369,7 +376,7 @@ func Down(ctx context.Context, dir, name string) error {
 func (l *Lab) fresh() (*Lab, error) {
 	s, err := loadState(l.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", l.name, ErrNotUp)
+		return nil, l.notUp()
 	}
 	return &Lab{dir: l.dir, name: l.name, tree: l.tree, state: s}, err
 }
@@ -383,7 +390,7 @@ func (l *Lab) find(host string) (*Lab, *machine, error) {
 	if m := now.state.machine(host); m != nil {
 		return now, m, nil
 	}
-	return nil, nil, fmt.Errorf("%q: %w", host, ErrNoMachine)
+	return nil, nil, l.noMachine(host)
 }
 
 // on locks the lab and finds a machine that must be switched on.
@@ -393,15 +400,11 @@ func (l *Lab) on(host string) (unlock func(), now *Lab, m *machine, err error) {
 		return nil, nil, nil, err
 	}
 	if now, m, err = l.find(host); err == nil && !m.Proc.alive() {
-		err = errOff(host)
+		err = l.errOff(host)
 	}
 	if err != nil {
 		unlock()
 		return nil, nil, nil, err
 	}
 	return unlock, now, m, nil
-}
-
-func errOff(host string) error {
-	return fmt.Errorf("%s is switched off; `vzcluster lab start %s` switches it on", host, host)
 }

@@ -20,7 +20,7 @@ const (
 	poolFirst      = "10.77.1.1"
 	poolLast       = "10.77.250.254"
 	outsideAddress = "10.77.0.5"
-	maxHosts       = 200
+	MaxHosts       = 200 // of one lab
 
 	lanBridge  = "lan0"
 	lostBridge = "lan1"         // of those that are cut off

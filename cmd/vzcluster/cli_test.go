@@ -25,15 +25,19 @@ func TestUsageErrors(t *testing.T) {
 	f := newFake(t, map[string]any{api.RouteTemplates: []cluster.Template{{Name: "a"}, {Name: "b"}}})
 	for args, want := range map[string]string{
 		"":                                   "", // the help, no error
-		"frobnicate":                         "vzcluster has no command",
-		"ls --frob":                          "ls has no flag --frob",
-		"ls extra":                           `ls takes no arguments, but got "extra"`,
+		"frobnicate":                         "vzcluster: there is no command `frobnicate`",
+		"ls --frob":                          "ls has no flag `--frob`",
+		"status extra":                       "status takes no arguments, but got `extra`",
 		"show":                               "show needs CT",
-		"show a b":                           `show takes CT, "b" is too much`,
+		"show a b":                           "show takes CT, `b` is too much",
 		"ls -o xml":                          "xml is not an output format, write one of table, wide, json, yaml, name",
 		"create --template a --ram 12X":      "ram: 12X is not a size, write for example 512M or 2G",
 		"create --template a --cpus x":       "cpus: x is not a number of cores",
-		"create --template a --cpuunits x":   "cpuunits",
+		"create --template a --cpuunits x":   "cpuunits: x is not a number; see",
+		"create --template a --ram 100":      "ram: 100 bytes is too little, write for example 100M",
+		"create --template a --disk 5":       "disk: 5 bytes is too little, write for example 5M",
+		"set web --swap 64":                  "swap: 64 bytes is too little, write for example 64M",
+		"destroy web --yes=maybe":            "yes: maybe is neither true nor false",
 		"create --template a --cpuunits 0":   "cpuunits: 0 is not a weight",
 		"create --template a --ip 10.0":      "ip: 10.0 is not an address",
 		"create --template a --label x":      "label: x is not a label",
@@ -49,6 +53,17 @@ func TestUsageErrors(t *testing.T) {
 		"exec web":                           "exec needs CT [--] CMD...",
 		"exec -e X web env":                  "env: X is not a variable",
 		"join host1:7443":                    "join needs --token",
+		"join host1:7443 --token vz1.a.b.c":  "token: it is no join token; copy all of what `vzcluster token create` printed",
+		"lab up --hosts 500":                 "hosts: a lab has between 1 and 200 hosts, not 500",
+		"lab up --hosts 0":                   "hosts: a lab has between 1 and 200 hosts, not 0",
+		"lab up --name=":                     `name: "" cannot name a lab`,
+		"lab status --name A_B":              `name: "A_B" cannot name a lab`,
+		"lab down --name ../x":               `name: "../x" cannot name a lab`,
+		"lab exec outside":                   "vzcluster: lab exec needs HOST [--] CMD...",
+		"template build nosuch":              `there is no recipe named "nosuch"`,
+		"template build busybox --include a": "busybox has no packages, so nothing can be included",
+		"setup bla":                          "setup takes install, remove or list, not `bla`",
+		"setup list --keep-packages":         "keep-packages: only `vzcluster setup remove` takes it",
 		"token create --ttl 0":               "a token that expires at once",
 		"consolidate --max -1":               "max: -1 is not a number of hosts",
 		"migrate":                            "migrate needs CT [HOST]",
@@ -56,8 +71,8 @@ func TestUsageErrors(t *testing.T) {
 		"ls -H tcp://x":                      `"tcp://x" is not the address of an agent`,
 		"host cordon":                        "host cordon needs HOST",
 		"version x":                          "takes no arguments",
-		"consolidate now":                    `takes no arguments, but got "now"`,
-		"template build a --include x extra": `"extra" is too much`,
+		"consolidate now":                    "takes no arguments, but got `now`",
+		"template build a --include x extra": "`extra` is too much",
 	} {
 		r := f.run(strings.Fields(args)...)
 		if want == "" {
@@ -78,6 +93,11 @@ func TestNoAgentAnswers(t *testing.T) {
 	r := f.run("ls", "-H", socket)
 	if want := "vzcluster: no agent answers at " + socket + "; start it with `vzcluster agent` or set VZCLUSTER_HOST\n"; r.code != 1 || r.stderr != want {
 		t.Errorf("got %+v, want %q", r, want)
+	}
+	aLab := func(e *env) { e.labs = func() []string { return []string{"lab"} } }
+	r = f.runWith(aLab, "", "ls", "-H", socket)
+	if want := "; start it with `vzcluster agent` or set VZCLUSTER_HOST; a lab is up: eval \"$(vzcluster lab env)\"\n"; r.code != 1 || !strings.HasSuffix(r.stderr, want) {
+		t.Errorf("with a lab: %+v, want %q", r, want)
 	}
 	r = f.runWith(func(e *env) { e.getenv = func(string) string { return "/does/not/exist" } }, "", "ls", "-H", "https://127.0.0.1:1")
 	if r.code != 1 || !strings.Contains(r.stderr, "there is no identity in /does/not/exist to show to https://127.0.0.1:1") {
@@ -113,5 +133,24 @@ func TestNamesLikeHelp(t *testing.T) {
 		if r := f.run("show", name); r.code != 0 || !strings.HasPrefix(r.stdout, "id ") {
 			t.Errorf("show %s: %+v", name, r)
 		}
+	}
+}
+
+func TestVersionFlag(t *testing.T) {
+	f := newFake(t, nil)
+	for _, args := range [][]string{{"version"}, {"--version"}, {"-o", "json", "--version"}} {
+		if r := f.run(args...); r.code != 0 || !strings.Contains(r.stdout, version().Go) {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
+func TestAbsentLab(t *testing.T) {
+	f := newFake(t, nil)
+	if r := f.run("lab", "down", "--name", "no-such-lab-here"); r.code != 3 || !strings.Contains(r.stderr, "there is no lab no-such-lab-here; ") {
+		t.Errorf("down: %+v", r)
+	}
+	if r := f.run("lab", "status", "--name", "no-such-lab-here"); r.code != 3 || r.stderr != "vzcluster: no-such-lab-here: no such lab is up; `vzcluster lab up --name no-such-lab-here` makes it\n" {
+		t.Errorf("status: %+v", r)
 	}
 }

@@ -21,6 +21,14 @@ func (e *env) tlsFor(endpoint string) (*tls.Config, error) {
 	return clientTLS(cmp.Or(e.getenv("VZCLUSTER_IDENTITY"), defaultIdentity), endpoint)
 }
 
+// checkToken says what is wrong with the text of a join token; the cluster knows whether it is valid.
+func checkToken(text string) error {
+	if _, err := trust.ParseToken(text); err != nil {
+		return errors.New("it is no join token; copy all of what `vzcluster token create` printed")
+	}
+	return nil
+}
+
 // clientTLS proves that the caller is a member of the cluster, with the identity in dir; any member may answer.
 func clientTLS(dir, endpoint string) (*tls.Config, error) {
 	const hint = "run this on a member as root, set VZCLUSTER_IDENTITY, or use the agent's socket"

@@ -15,7 +15,7 @@ func initCommand(e *env) *cli.Command {
 		Description: "The addresses of containers come from a pool; what is not given is taken from the agent's configuration.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "pool", Usage: "containers' addresses come from `CIDR`"},
-			&cli.StringFlag{Name: "pool-first", Usage: "`ADDR` is the first that may be given out automatically"},
+			&cli.StringFlag{Name: "pool-first", Usage: "`ADDR` is the first address that a container may have"},
 			&cli.StringFlag{Name: "pool-last", Usage: "`ADDR` is the last that may be given out automatically"},
 			&cli.StringFlag{Name: "gateway", Usage: "containers' default route goes to `ADDR`"},
 		},
@@ -40,6 +40,9 @@ func joinCommand(e *env) *cli.Command {
 		Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
 			if c.String("token") == "" {
 				return usagef(c, "join needs --token; get one by `vzcluster token create` on a member")
+			}
+			if err := checkToken(c.String("token")); err != nil {
+				return usagef(c, "token: %v", err)
 			}
 			st, err := cl.Join(ctx, api.JoinRequest{Address: c.Args().First(), Token: c.String("token")})
 			if err != nil {

@@ -19,7 +19,8 @@ func TestInitJoinTokens(t *testing.T) {
 	if r := f.run("init", "--pool", "10.1.0.0/16", "--gateway", "10.1.0.1"); r.code != 0 || f.last() != `{"pool":"10.1.0.0/16","pool_first":"","pool_last":"","gateway":"10.1.0.1"}` {
 		t.Errorf("init: %+v, sent %s", r, f.last())
 	}
-	if r := f.run("join", "host1:7443", "--token", "vz1.a.b.c"); r.code != 0 || f.last() != `{"address":"host1:7443","token":"vz1.a.b.c"}` || !strings.Contains(r.stderr, "host1 has joined a cluster of 2 hosts") {
+	token := "vz1." + strings.Repeat("a", 8) + "." + strings.Repeat("b", 32) + "." + strings.Repeat("c", 64)
+	if r := f.run("join", "host1:7443", "--token", token); r.code != 0 || f.last() != `{"address":"host1:7443","token":"`+token+`"}` || !strings.Contains(r.stderr, "host1 has joined a cluster of 2 hosts") {
 		t.Errorf("join: %+v, sent %s", r, f.last())
 	}
 	// Only the token goes to stdout, so that TOKEN=$(vzcluster token create) works.

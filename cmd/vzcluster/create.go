@@ -17,7 +17,7 @@ func createFlags() []cli.Flag {
 		&cli.StringFlag{Name: "template", Usage: "start from template `NAME`; needed if there is more than one"},
 		&cli.StringFlag{Name: "ram", Value: "512M", Usage: "memory, `SIZE` as 512M or 2G"},
 		&cli.StringFlag{Name: "swap", Value: "0", Usage: "swap beyond the memory, `SIZE`"},
-		&cli.StringFlag{Name: "cpus", Value: "1", Usage: "`CORES`, fractions too"},
+		&cli.StringFlag{Name: "cpus", Value: "1", Usage: "`CORES`, fractions too; 0: no limit, and none reserved"},
 		&cli.Int64Flag{Name: "cpuunits", Value: 1024, Usage: "`WEIGHT` against other containers"},
 		&cli.StringFlag{Name: "disk", Value: "2G", Usage: "`SIZE` reserved for the private layer"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
@@ -40,7 +40,7 @@ func createCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return e.show(c, ct, containerView([]api.Container{ct}))
+			return e.showContainer(c, ct)
 		}),
 	}
 }
@@ -63,10 +63,12 @@ func runCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
+			notes := ct.Notes
 			if ct, err = e.waitRunning(ctx, cl, ct, wait); err != nil {
 				return err
 			}
-			return e.show(c, ct, containerView([]api.Container{ct}))
+			ct.Notes = notes
+			return e.showContainer(c, ct)
 		}),
 	}
 }
@@ -141,13 +143,13 @@ func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.Cre
 }
 
 func limits(c *cli.Context) (l cluster.Limits, err error) {
-	if l.RAM, err = flagValue(c, "ram", parseSize); err != nil {
+	if l.RAM, err = flagValue(c, "ram", parseAmount); err != nil {
 		return l, err
 	}
-	if l.Swap, err = flagValue(c, "swap", parseSize); err != nil {
+	if l.Swap, err = flagValue(c, "swap", parseAmount); err != nil {
 		return l, err
 	}
-	if l.Disk, err = flagValue(c, "disk", parseSize); err != nil {
+	if l.Disk, err = flagValue(c, "disk", parseAmount); err != nil {
 		return l, err
 	}
 	if l.MilliCPU, err = flagValue(c, "cpus", parseCPUs); err != nil {
@@ -200,7 +202,7 @@ func placeCommand(e *env) *cli.Command {
 }
 
 func placeView(p api.PlaceReply, why bool) view {
-	v := view{head: []string{"HOST", "FITS", "SCORE", "FREE RAM", "FREE CPUS", "FREE DISK", "REASON"}}
+	v := view{head: []string{"HOST", "FITS", "SCORE", "FREE RAM", "FREE CPUS", "FREE DISK", "REASON"}, most: lineMost}
 	if p.Host != "" {
 		v.names = []string{p.Host}
 	}

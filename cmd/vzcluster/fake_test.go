@@ -105,6 +105,7 @@ func testEnv(stdout, stderr io.Writer) *env {
 		getenv:   func(string) string { return "" },
 		terminal: func(any) bool { return false },
 		pause:    func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		labs:     func() []string { return nil },
 	}
 }
 

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -58,5 +61,28 @@ func (e *env) drain(ctx context.Context, c *cli.Context, cl *api.Client) error {
 		start: func(dry bool) (cluster.Operation, error) {
 			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry})
 		},
+		impossible: func(plan cluster.Operation) error { return mustStay(ctx, cl, host, plan) },
 	})
+}
+
+// mustStay refuses a plan that leaves containers on the host, and lists all of them.
+func mustStay(ctx context.Context, cl *api.Client, host string, plan cluster.Operation) error {
+	cs, err := cl.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, c := range cs {
+		moves := slices.ContainsFunc(plan.Steps, func(m cluster.Move) bool { return m.Container == c.ID })
+		if c.Host == host && !moves {
+			names = append(names, c.Name)
+		}
+	}
+	switch len(names) {
+	case 0:
+		return nil
+	case 1:
+		return api.Errorf(api.CodeNoFit, "", "%s", cmp.Or(plan.Error, host+" cannot be emptied: "+names[0]+" must stay"))
+	}
+	return api.Errorf(api.CodeNoFit, "", "%s; all that must stay: %s", cmp.Or(plan.Error, host+" cannot be emptied"), strings.Join(names, ", "))
 }

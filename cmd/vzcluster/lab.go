@@ -33,7 +33,8 @@ func labCommand(e *env) *cli.Command {
 			),
 			cmd("down", "remove the lab and everything in it", "", e.labDown),
 			cmd("status", "show the machines of the lab", "", e.withLab(0, e.labStatus)),
-			cmd("exec", "run a command on a machine of the lab", "HOST [--] CMD...", e.withLab(-1, e.labExec)),
+			{Name: "list", Aliases: []string{"ls"}, Usage: "list the labs that are up", Action: e.labList},
+			cmd("exec", "run a command on a machine of the lab; --name goes before HOST", "HOST [--] CMD...", e.withLab(-2, e.labExec)),
 			cmd("kill", "kill a host's agent with SIGKILL", "HOST", e.withLab(1, func(ctx context.Context, c *cli.Context, l *lab.Lab) error {
 				return l.Kill(ctx, c.Args().First(), c.Bool("stay"))
 			}), &cli.BoolFlag{Name: "stay", Usage: "it stays down until `lab start`"}),
@@ -59,13 +60,17 @@ func labInitCommand() *cli.Command {
 	return &cli.Command{Name: "lab-init", Hidden: true, Action: func(c *cli.Context) error { return lab.Init(c.Args().Slice()) }}
 }
 
-// withLab checks the number of arguments (negative: one or more), finds the lab and acts.
+// withLab checks the number of arguments (-n: n or more), finds the lab and acts.
 func (e *env) withLab(args int, do func(context.Context, *cli.Context, *lab.Lab) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if err := countArgs(c, max(args, -args), args); err != nil {
 			return err
 		}
-		l, err := lab.Open(c.String("name"))
+		name, err := labName(c)
+		if err != nil {
+			return err
+		}
+		l, err := lab.Open(name)
 		if err == nil {
 			err = do(c.Context, c, l)
 		}
@@ -73,8 +78,16 @@ func (e *env) withLab(args int, do func(context.Context, *cli.Context, *lab.Lab)
 	}
 }
 
+func labName(c *cli.Context) (string, error) {
+	name := c.String("name")
+	if err := lab.CheckName(name); err != nil {
+		return "", usagef(c, "name: %v", err)
+	}
+	return name, nil
+}
+
 func labError(err error) error {
-	if errors.Is(err, lab.ErrNotUp) || errors.Is(err, lab.ErrNoMachine) {
+	if errors.Is(err, lab.ErrNotUp) || errors.Is(err, lab.ErrNoMachine) || errors.Is(err, lab.ErrNoAgent) {
 		return api.Errorf(api.CodeNotFound, "", "%v", err)
 	}
 	return err
@@ -84,19 +97,23 @@ func (e *env) labUp(c *cli.Context) error {
 	if err := countArgs(c, 0, 0); err != nil {
 		return err
 	}
-	o := lab.Options{Name: c.String("name"), Hosts: c.Int("hosts"), Progress: func(step string) { e.progress("lab: %s", step) }}
-	if o.Hosts < 1 {
-		return usagef(c, "hosts: a lab needs at least one host, not %d", o.Hosts)
+	name, err := labName(c)
+	if err != nil {
+		return err
+	}
+	o := lab.Options{Name: name, Hosts: c.Int("hosts"), Progress: func(step string) { e.progress("lab: %s", step) }}
+	if o.Hosts < 1 || o.Hosts > lab.MaxHosts {
+		return usagef(c, "hosts: a lab has between 1 and %d hosts, not %d", lab.MaxHosts, o.Hosts)
 	}
 	milli, err := flagValue(c, "host-cpus", parseCPUs)
 	if err != nil {
 		return err
 	}
 	o.CPUs = float64(milli) / 1000
-	if o.RAM, err = flagValue(c, "host-ram", parseSize); err != nil {
+	if o.RAM, err = flagValue(c, "host-ram", parseAmount); err != nil {
 		return err
 	}
-	if o.Disk, err = flagValue(c, "host-disk", parseSize); err != nil {
+	if o.Disk, err = flagValue(c, "host-disk", parseAmount); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -119,7 +136,58 @@ func (e *env) labDown(c *cli.Context) error {
 	if err := countArgs(c, 0, 0); err != nil {
 		return err
 	}
-	return lab.Down(c.Context, lab.DefaultDir, c.String("name"))
+	name, err := labName(c)
+	if err != nil {
+		return err
+	}
+	there, err := lab.Exists(lab.DefaultDir, name)
+	if err != nil {
+		return err
+	}
+	if !there {
+		up := "none is up"
+		if names := lab.List(lab.DefaultDir); len(names) > 0 {
+			up = "up: " + strings.Join(names, ", ")
+		}
+		return api.Errorf(api.CodeNotFound, "", "there is no lab %s; %s", name, up)
+	}
+	return lab.Down(c.Context, lab.DefaultDir, name)
+}
+
+func (e *env) labList(c *cli.Context) error {
+	if err := countArgs(c, 0, 0); err != nil {
+		return err
+	}
+	type entry struct {
+		Name  string   `json:"name"`
+		Hosts []string `json:"hosts"`
+	}
+	all, v := []entry{}, view{head: []string{"NAME", "HOSTS"}}
+	for _, name := range lab.List(lab.DefaultDir) {
+		l, err := lab.Open(name)
+		if err != nil {
+			continue // taken down since
+		}
+		all = append(all, entry{name, l.Hosts()})
+		v.rows = append(v.rows, []string{name, strconv.Itoa(len(l.Hosts()))})
+		v.names = append(v.names, name)
+	}
+	return e.show(c, all, v)
+}
+
+func labsUp() []string { return lab.List(lab.DefaultDir) }
+
+// labHint adds to an error that no agent answers that a lab is up, which the user may have meant.
+func (e *env) labHint(err error) error {
+	var a *api.Error
+	if !errors.As(err, &a) || !strings.HasPrefix(a.Message, "no agent answers at ") || strings.Contains(a.Message, lab.DefaultDir) {
+		return err
+	}
+	names := e.labs()
+	if len(names) == 0 {
+		return err
+	}
+	return api.Errorf(a.Code, a.Hint+"; a lab is up: "+labEval(names[0]), "%s", a.Message)
 }
 
 func (e *env) labStatus(_ context.Context, c *cli.Context, l *lab.Lab) error {
@@ -149,9 +217,6 @@ func (e *env) labStatus(_ context.Context, c *cli.Context, l *lab.Lab) error {
 }
 
 func (e *env) labExec(ctx context.Context, c *cli.Context, l *lab.Lab) error {
-	if c.Args().Len() < 2 {
-		return usagef(c, "%s needs %s", path(c), c.Command.ArgsUsage)
-	}
 	if e.terminal(e.stdin) {
 		ctx = context.WithoutCancel(ctx) // ^C is for the command, which shares the terminal
 	}
@@ -166,7 +231,11 @@ func (e *env) labEnv(c *cli.Context) error {
 	if err := countArgs(c, 0, 1); err != nil {
 		return err
 	}
-	l, err := lab.Open(c.String("name"))
+	name, err := labName(c)
+	if err != nil {
+		return err
+	}
+	l, err := lab.Open(name)
 	if err != nil {
 		return labError(err)
 	}
@@ -175,7 +244,7 @@ func (e *env) labEnv(c *cli.Context) error {
 		host = l.Hosts()[0]
 	}
 	if l.Address(host) == "" || host == lab.Outside {
-		return api.Errorf(api.CodeNotFound, "", "%q is no host of the lab, it has %s", host, strings.Join(l.Hosts(), ", "))
+		return api.Errorf(api.CodeNotFound, "", "%s is no host of the lab, it has %s", host, strings.Join(l.Hosts(), ", "))
 	}
 	_, err = fmt.Fprintf(e.stdout, "export VZCLUSTER_HOST=%s\n", l.Endpoint(host))
 	return err
@@ -184,7 +253,10 @@ func (e *env) labEnv(c *cli.Context) error {
 func (e *env) labLogs(ctx context.Context, c *cli.Context, l *lab.Lab) error {
 	host := c.Args().First()
 	if l.Address(host) == "" {
-		return fmt.Errorf("%q: %w", host, lab.ErrNoMachine)
+		return fmt.Errorf("%s: %w; it has %s", host, lab.ErrNoMachine, strings.Join(l.Hosts(), ", "))
+	}
+	if host == lab.Outside {
+		return fmt.Errorf("%s: %w", host, lab.ErrNoAgent)
 	}
 	f, err := os.Open(l.Log(host))
 	if errors.Is(err, os.ErrNotExist) {

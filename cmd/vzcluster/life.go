@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -72,26 +75,40 @@ func (e *env) destroy(ctx context.Context, c *cli.Context, cl *api.Client) error
 	return e.actOn(ctx, c, cl, "destroy")
 }
 
-// actOn stops at the first container that it fails for; those before are printed all the same.
+// actOn acts on one container after the other, also when it fails for some: those are reported as they come, and the
+// first failure decides the exit code. A name that does not exist ends it before anything is done.
 func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what string) error {
 	wait, err := flagValue(c, "timeout", parseDuration)
 	if err != nil {
 		return err
 	}
 	wait = max(wait, time.Nanosecond) // 0 would be the agent's default
+	names := c.Args().Slice()
+	if len(names) > 1 {
+		if err := allExist(ctx, cl, names); err != nil {
+			return err
+		}
+	}
 	var done []api.Container
 	var failed error
-	for _, name := range c.Args().Slice() {
+	for _, name := range names {
 		ct, err := cl.Action(ctx, name, what, api.ActionRequest{Wait: wait, Force: c.Bool("force")})
-		if err != nil {
-			failed = err
-			break
+		switch {
+		case err == nil:
+			done = append(done, ct)
+		case len(names) == 1 || ctx.Err() != nil:
+			return err
+		default:
+			e.progress("vzcluster: %s: %v", name, err)
+			if failed == nil {
+				failed = exitCode(api.CodeOf(err).Exit())
+			}
 		}
-		done = append(done, ct)
 	}
 	if len(done) == 0 {
 		return failed
 	}
+	e.notes(done...)
 	v := containerView(done)
 	if what == "destroy" {
 		v.text = destroyed(done)
@@ -104,6 +121,34 @@ func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what st
 		return err
 	}
 	return failed
+}
+
+// allExist refuses names that no container has.
+func allExist(ctx context.Context, cl *api.Client, names []string) error {
+	cs, err := cl.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = pick(cs, names)
+	return err
+}
+
+// pick returns the containers with some names or CTIDs, in the order of the list.
+func pick(cs []api.Container, names []string) ([]api.Container, error) {
+	known := map[string]bool{}
+	var picked []api.Container
+	for _, c := range cs {
+		id := strconv.Itoa(c.ID)
+		known[id], known[c.Name] = true, true
+		if slices.Contains(names, id) || slices.Contains(names, c.Name) {
+			picked = append(picked, c)
+		}
+	}
+	missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return known[n] })
+	if len(missing) > 0 {
+		return nil, api.Errorf(api.CodeNotFound, "`vzcluster ls` lists what there is", "there is no container %s", strings.Join(missing, ", "))
+	}
+	return picked, nil
 }
 
 func destroyed(cs []api.Container) string {

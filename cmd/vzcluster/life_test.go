@@ -81,7 +81,7 @@ host2 *  yes   0.750  2G        0.5        1T         75% free
 }
 
 func TestLife(t *testing.T) {
-	f := newFake(t, map[string]any{api.RouteAction: web(), api.RouteContainer: web()})
+	f := newFake(t, map[string]any{api.RouteAction: web(), api.RouteContainer: web(), api.RouteContainers: []api.Container{web(), db()}})
 	for args, want := range map[string]string{
 		"start web":                   `POST /v1/containers/web/start {"wait":60000000000,"force":false}`,
 		"stop web -f":                 `POST /v1/containers/web/stop {"wait":60000000000,"force":true}`,
@@ -104,10 +104,17 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestLifeStopsAtTheFirstError(t *testing.T) {
-	f := newFake(t, map[string]any{api.RouteAction: sequence(web(), api.Errorf(api.CodeNotFound, "", "there is no container x"))})
-	r := f.run("start", "web", "x", "y", "-o", "name")
-	if r.code != 3 || r.stdout != "web\n" || len(f.asked) != 2 {
+func TestLifeOfSeveral(t *testing.T) {
+	all := []api.Container{web(), db()}
+	f := newFake(t, map[string]any{api.RouteAction: web(), api.RouteContainers: all})
+	r := f.run("stop", "web", "nosuch", "101", "typo")
+	if want := "vzcluster: there is no container nosuch, typo; `vzcluster ls` lists what there is\n"; r.code != 3 || r.stdout != "" || r.stderr != want || len(f.asked) != 1 {
+		t.Errorf("%+v after %v, want %s", r, f.asked, want)
+	}
+	refused := api.Errorf(api.CodeTimeout, "", "it did not stop")
+	f = newFake(t, map[string]any{api.RouteAction: sequence(refused, web(), api.Errorf(api.CodeLocked, "", "it moves")), api.RouteContainers: all})
+	r = f.run("stop", "102", "web", "db", "-o", "name")
+	if r.code != 6 || r.stdout != "web\n" || r.stderr != "vzcluster: 102: it did not stop\nvzcluster: db: it moves\n" || len(f.asked) != 4 {
 		t.Errorf("%+v after %v", r, f.asked)
 	}
 }

@@ -31,6 +31,65 @@ func TestLs(t *testing.T) {
 	}
 }
 
+func TestLsOfSome(t *testing.T) {
+	f := newFake(t, map[string]any{api.RouteContainers: []api.Container{web(), db()}})
+	for args, want := range map[string]string{
+		"ls -q": "101\n102\n", "ls db -q": "102\n", "ls 101 db -q": "101\n102\n", "ls web -o name": "web\n",
+	} {
+		if r := f.run(strings.Fields(args)...); r.code != 0 || r.stdout != want {
+			t.Errorf("%s: %+v, want %q", args, r, want)
+		}
+	}
+	if r := f.run("ls", "web", "nosuch"); r.code != 3 || r.stdout != "" || !strings.Contains(r.stderr, "there is no container nosuch") {
+		t.Errorf("a name that is none: %+v", r)
+	}
+}
+
+// TestPlainLog also splits the log in the middle of a priority.
+func TestPlainLog(t *testing.T) {
+	log := "<30>systemd[1]: Hello.\n<6 <7>x\n\n<12>\na <30>b\n<3"
+	f := newFake(t, map[string]any{api.RouteLogs: log})
+	want := "systemd[1]: Hello.\n<6 <7>x\n\n\na <30>b\n<3"
+	if r := f.run("logs", "web"); r.stdout != want {
+		t.Errorf("got %q, want %q", r.stdout, want)
+	}
+	if r := f.run("logs", "web", "--raw"); r.stdout != log {
+		t.Errorf("raw: %q", r.stdout)
+	}
+	var out strings.Builder
+	w := &plainLog{to: &out, begins: true}
+	for i := range log {
+		if n, err := w.Write([]byte(log[i : i+1])); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if err := w.flush(); err != nil || out.String() != want {
+		t.Errorf("byte by byte: %q, %v", out.String(), err)
+	}
+}
+
+func TestWidth(t *testing.T) {
+	op := plan(cluster.OpRunning, "")
+	op.Steps[0].Why = strings.Repeat("word ", 40)
+	table := planView(op).table()
+	if !strings.Contains(table, "…") || strings.Contains(planView(op).cut(false).table(), "…") {
+		t.Errorf("not cut:\n%s", table)
+	}
+	lines := wrap(strings.TrimSpace(op.Steps[0].Why), 50)
+	if len(lines) != 4 || len(lines[0]) != 49 || strings.Join(lines, " ") != strings.TrimSpace(op.Steps[0].Why) {
+		t.Errorf("wrapped into %q", lines)
+	}
+	text := templateRecord(cluster.Template{Name: "x", Prepared: []string{op.Steps[0].Why, "short"}}).text
+	for line := range strings.Lines(text) {
+		if len(line) > lineMost+1 {
+			t.Errorf("too long: %s", line)
+		}
+	}
+	if !strings.Contains(text, "\n            word") || !strings.Contains(text, "\n          short\n") {
+		t.Errorf("the sentences are not told apart:\n%s", text)
+	}
+}
+
 // TestJSONFields checks the names that scripts rely on.
 func TestJSONFields(t *testing.T) {
 	f := newFake(t, map[string]any{
@@ -152,6 +211,12 @@ last move   host1 -> host2, live, blackout 143 ms, total 2100 ms, 3M
 `
 	if r := f.run("show", "web"); r.stdout != want {
 		t.Errorf("show:\n%s\nwant\n%s", r.stdout, want)
+	}
+	noted := web()
+	noted.Notes = []string{"its memory was not shrunk"}
+	g := newFake(t, map[string]any{api.RouteSet: noted})
+	if r := g.run("set", "web", "--ram", "1G"); r.code != 0 || r.stderr != "web: its memory was not shrunk\n" {
+		t.Errorf("notes: %+v", r)
 	}
 	for args, want := range map[string]string{
 		"set web --ram 1G":                    `{"ram":1073741824}`,

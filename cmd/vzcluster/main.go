@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -33,7 +34,10 @@ func main() {
 
 // Main runs one command line, its program name first, and returns the exit code.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	e := &env{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, terminal: isTerminal, pause: pause}
+	e := &env{
+		stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, terminal: isTerminal, pause: pause,
+		labs: labsUp,
+	}
 	return e.run(ctx, args)
 }
 
@@ -44,6 +48,7 @@ type env struct {
 	getenv         func(string) string
 	terminal       func(stream any) bool
 	pause          func(ctx context.Context, d time.Duration) error
+	labs           func() []string // that are up on this machine
 }
 
 // commands lists every command; the help groups them by category.
@@ -100,7 +105,14 @@ func forEach(cs []*cli.Command, f func(*cli.Command)) {
 
 // badUsage gets what the flag parser of cli finds wrong: values that are no numbers and required flags.
 func badUsage(c *cli.Context, err error, _ bool) error {
-	return usagef(c, "%v", err)
+	bad := regexp.MustCompile(`^invalid (boolean )?value "(.*)" for (?:flag )?-([^:]*):`).FindStringSubmatch(err.Error())
+	switch {
+	case bad == nil:
+		return usagef(c, "%v", err)
+	case bad[1] != "":
+		return usagef(c, "%s: %s is neither true nor false", bad[3], orNothing(bad[2]))
+	}
+	return usagef(c, "%s: %s is not a number", bad[3], orNothing(bad[2]))
 }
 
 // exitCode ends a command with a code of its own and without a word; it is a cli.ExitCoder.
@@ -125,7 +137,7 @@ func (e *env) run(ctx context.Context, args []string) int {
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT)
 	}
-	if text := err.Error(); text != "" {
+	if text := e.labHint(err).Error(); text != "" {
 		fmt.Fprintf(e.stderr, "vzcluster: %s\n", text)
 	}
 	return code
@@ -184,9 +196,9 @@ func countArgs(c *cli.Context, least, most int) error {
 	case n < least:
 		return usagef(c, "%s needs %s", subject(path(c)), c.Command.ArgsUsage)
 	case most == 0 && n > 0:
-		return usagef(c, "%s takes no arguments, but got %q", subject(path(c)), c.Args().First())
+		return usagef(c, "%s takes no arguments, but got `%s`", subject(path(c)), c.Args().First())
 	case most >= 0 && n > most:
-		return usagef(c, "%s takes %s, %q is too much", subject(path(c)), c.Command.ArgsUsage, c.Args().Get(most))
+		return usagef(c, "%s takes %s, `%s` is too much", subject(path(c)), c.Command.ArgsUsage, c.Args().Get(most))
 	}
 	return nil
 }

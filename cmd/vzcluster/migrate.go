@@ -41,7 +41,7 @@ func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error
 	}
 	last := cluster.OperationStatus("")
 	op, err = e.follow(ctx, cl, op, func(op cluster.Operation) {
-		if op.Status != last {
+		if op.Status != last && c.String("output") == "wide" {
 			last = op.Status
 			e.progress("%s: %s -> %s, %s: %s", ct, op.From, op.To, op.Mode, op.Status)
 		}
@@ -67,24 +67,34 @@ func (e *env) moved(c *cli.Context, ct string, op cluster.Operation) error {
 	if r.Phases == nil {
 		r.Phases = []cluster.Phase{} // [] in JSON, not null
 	}
-	for _, p := range r.Phases {
-		e.progress("  %-24s %10s", p.Name, ms(p.MS))
-	}
 	if r.Restarted {
 		e.progress("%s lost its memory to a fault and was started again from its disk on %s", ct, r.To)
-	} else {
-		e.progress("%s runs on %s, its longest silence was %s", ct, r.To, ms(r.BlackoutMS))
 	}
-	return e.show(c, r, resultView(r))
+	v := resultView(r)
+	if c.String("output") == "wide" {
+		v.text = v.table() + "\n" + phaseView(r).table()
+	} else {
+		v.text = movedText(ct, r)
+	}
+	return e.show(c, r, v)
+}
+
+// movedText is a migration in one line.
+func movedText(ct string, r cluster.MoveResult) string {
+	if !hadBlackout(r) {
+		return fmt.Sprintf("%s is on %s now (it is stopped)\n", ct, r.To)
+	}
+	return fmt.Sprintf("%s: %s -> %s, longest silence %s, %s in all, %s sent\n", ct, r.From, r.To, ms(r.BlackoutMS), long(r.TotalMS), cluster.Bytes(r.Bytes))
 }
 
 // verdict prints a preflight; a container that can't be moved is a refusal.
 func (e *env) verdict(c *cli.Context, ct string, v api.Verdict) error {
 	out := view{head: []string{"PROCESS", "UNIT", "BLOCKER", "REMEDY"}, names: []string{v.To}}
-	var what []string
 	for _, b := range v.Blockers {
 		out.rows = append(out.rows, []string{dash(b.Process), dash(b.Unit), b.What, dash(b.Remedy)})
-		what = append(what, b.What)
+		if c.String("output") != "wide" {
+			out.text += blockerText(b)
+		}
 	}
 	if v.OK {
 		to := ""
@@ -100,7 +110,23 @@ func (e *env) verdict(c *cli.Context, ct string, v api.Verdict) error {
 		return err
 	}
 	if !v.OK {
-		return api.Errorf(api.CodeRefused, "", "%s cannot be moved live: %s", ct, strings.Join(what, "; "))
+		return api.Errorf(api.CodeRefused, "", "%s cannot be moved live: %s", ct, number(len(v.Blockers), "blocker"))
 	}
 	return nil
+}
+
+// blockerText is a blocker and its remedy in one line.
+func blockerText(b api.Blocker) string {
+	text := b.What
+	if b.Process != "" {
+		who := "process " + b.Process
+		if b.Unit != "" {
+			who += " (" + b.Unit + ")"
+		}
+		text = who + ": " + strings.TrimPrefix(strings.TrimPrefix(text, "it "), "was ")
+	}
+	if b.Remedy != "" {
+		text += "; " + b.Remedy
+	}
+	return text + "\n"
 }

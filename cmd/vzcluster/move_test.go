@@ -23,20 +23,38 @@ func TestMigrate(t *testing.T) {
 	committed, done := op, op
 	committed.Status, done.Status, done.Result = cluster.OpCommitted, cluster.OpDone, moveResult()
 	f := newFake(t, map[string]any{api.RouteMigrate: op, api.RouteOperation: sequence(op, committed, done)})
-	want := result{0, `FROM   TO     MODE  BLACKOUT  TOTAL    BYTES
-host2  host1  live  143 ms    2100 ms  3M
-`, `web: host2 -> host1, live: running
-web: host2 -> host1, live: committed
-web: host2 -> host1, live: done
-  preflight                     12 ms
-  dump                          80 ms
-web runs on host1, its longest silence was 143 ms
-`}
+	want := result{0, "web: host2 -> host1, longest silence 143 ms, 2.1 s in all, 3M sent\n", ""}
 	if r := f.run("migrate", "web", "host1"); r != want {
 		t.Errorf("got\n%+v\nwant\n%+v", r, want)
 	}
 	if f.asked[0] != `POST /v1/containers/web/migrate {"to":"host1","mode":"live"}` || f.asked[1] != "GET /v1/operations/op1?wait=1" {
 		t.Errorf("asked %v", f.asked)
+	}
+}
+
+func TestMigrateWide(t *testing.T) {
+	op := cluster.Operation{ID: "op1", Kind: cluster.OpMigrate, Status: cluster.OpRunning, From: "host2", To: "host1", Mode: "live"}
+	done := op
+	done.Status, done.Result = cluster.OpDone, moveResult()
+	f := newFake(t, map[string]any{api.RouteMigrate: op, api.RouteOperation: done})
+	want := result{0, `FROM   TO     MODE  BLACKOUT  TOTAL    BYTES
+host2  host1  live  143 ms    2100 ms  3M
+
+PHASE      TIME
+preflight  12 ms
+dump       80 ms
+`, "web: host2 -> host1, live: running\nweb: host2 -> host1, live: done\n"}
+	if r := f.run("migrate", "web", "-o", "wide"); r != want {
+		t.Errorf("got\n%+v\nwant\n%+v", r, want)
+	}
+}
+
+func TestMigrateStopped(t *testing.T) {
+	done := cluster.Operation{ID: "op1", Status: cluster.OpDone, From: "host1", To: "host2", Mode: "offline", Result: moveResult()}
+	done.Result.To, done.Result.BlackoutMS = "host2", 0
+	f := newFake(t, map[string]any{api.RouteMigrate: done})
+	if r := f.run("migrate", "bx"); r != (result{0, "bx is on host2 now (it is stopped)\n", ""}) {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -88,8 +106,19 @@ func TestMigrateCheck(t *testing.T) {
 		t.Errorf("sent %s", f.last())
 	}
 	r := f.run("migrate", "web", "--check-only")
-	if r.code != 7 || r.stdout != "PROCESS       UNIT  BLOCKER    REMEDY\n1234 dockerd  -     it mounts  stop it\n" || r.stderr != "vzcluster: web cannot be moved live: it mounts\n" {
+	if r.code != 7 || r.stdout != "process 1234 dockerd: mounts; stop it\n" || r.stderr != "vzcluster: web cannot be moved live: 1 blocker\n" {
 		t.Errorf("cannot: %+v", r)
+	}
+	r = f.run("migrate", "web", "--check-only", "-o", "wide")
+	if r.code != 7 || r.stdout != "PROCESS       UNIT  BLOCKER    REMEDY\n1234 dockerd  -     it mounts  stop it\n" {
+		t.Errorf("wide: %+v", r)
+	}
+	exec := api.Blocker{Process: "5 sleep", Unit: "x.service", What: "it was started from outside by exec and would be lost", Remedy: "end that session first"}
+	if got := blockerText(exec); got != "process 5 sleep (x.service): started from outside by exec and would be lost; end that session first\n" {
+		t.Errorf("exec: %q", got)
+	}
+	if got := blockerText(api.Blocker{What: "a fuse file system is mounted on /x", Remedy: "unmount it"}); got != "a fuse file system is mounted on /x; unmount it\n" {
+		t.Errorf("mount: %q", got)
 	}
 }
 
@@ -108,6 +137,7 @@ func plan(status cluster.OperationStatus, steps ...string) cluster.Operation {
 func TestDrain(t *testing.T) {
 	answers := func() map[string]any {
 		return map[string]any{
+			api.RouteContainers:      []api.Container{web()}, // which the plan moves
 			api.RouteDrain:           sequence(plan(cluster.OpRunning, "", ""), plan(cluster.OpRunning, "running", "")),
 			"GET /v1/operations/op9": sequence(plan(cluster.OpRunning, "done", "running"), plan(cluster.OpDone, "done", "done")),
 			"GET /v1/operations/mig": cluster.Operation{ID: "mig", Status: cluster.OpDone, Result: moveResult()},
@@ -126,11 +156,11 @@ func TestDrain(t *testing.T) {
 	if r.code != 0 || r.stderr != want || !strings.Contains(r.stdout, "1     web        host2  host1  done") {
 		t.Errorf("got %d\n%s%s\nwant\n%s", r.code, r.stdout, r.stderr, want)
 	}
-	if f.asked[0] != `POST /v1/hosts/host2/drain {"dry_run":true}` || f.asked[1] != `POST /v1/hosts/host2/drain {"dry_run":false}` {
+	if f.asked[0] != `POST /v1/hosts/host2/drain {"dry_run":true}` || f.asked[2] != `POST /v1/hosts/host2/drain {"dry_run":false}` {
 		t.Errorf("asked %v", f.asked)
 	}
 	f = newFake(t, answers())
-	if r := f.runWith(onTerminal, "n\n", "host", "drain", "host2"); r.code != 1 || len(f.asked) != 1 || !strings.Contains(r.stderr, "carry out 2 moves? [y/N]") {
+	if r := f.runWith(onTerminal, "n\n", "host", "drain", "host2"); r.code != 1 || len(f.asked) != 2 || !strings.Contains(r.stderr, "carry out 2 moves? [y/N]") {
 		t.Errorf("refused: %+v after %v", r, f.asked)
 	}
 	f = newFake(t, answers())
@@ -138,15 +168,32 @@ func TestDrain(t *testing.T) {
 		t.Errorf("-y: %+v", r)
 	}
 	f = newFake(t, answers())
-	if r := f.run("host", "drain", "host2", "--dry-run", "-o", "name"); r.code != 0 || r.stdout != "web\ndb\n" || len(f.asked) != 1 {
+	if r := f.run("host", "drain", "host2", "--dry-run", "-o", "name"); r.code != 0 || r.stdout != "web\ndb\n" || len(f.asked) != 2 {
 		t.Errorf("dry run: %+v after %v", r, f.asked)
+	}
+}
+
+func TestImpossibleDrain(t *testing.T) {
+	refused := cluster.Operation{Kind: cluster.OpDrain, Host: "host2", Status: cluster.OpDone, Error: "host2 cannot be emptied: 2 containers must stay: web: no room"}
+	stays := []api.Container{web(), db(), web()}
+	stays[2].ID, stays[2].Name = 103, "big"
+	f := newFake(t, map[string]any{api.RouteDrain: refused, api.RouteContainers: stays})
+	want := "vzcluster: host2 cannot be emptied: 2 containers must stay: web: no room; all that must stay: web, big\n"
+	for _, args := range []string{"host drain host2", "host drain host2 -y", "host drain host2 --dry-run"} {
+		f.asked = nil
+		if r := f.run(strings.Fields(args)...); r != (result{4, "", want}) || len(f.asked) != 2 {
+			t.Errorf("%s: %+v after %v, want %s", args, r, f.asked, want)
+		}
+	}
+	if r := f.run("host", "drain", "host2", "--dry-run", "-o", "json"); r.code != 4 || !strings.HasPrefix(r.stdout, "{") {
+		t.Errorf("json: %+v", r)
 	}
 }
 
 func TestConsolidate(t *testing.T) {
 	nothing := cluster.Operation{Kind: cluster.OpConsolidate, Error: "no host can be freed: none has containers"}
 	f := newFake(t, map[string]any{api.RouteConsolidate: func() any { return nothing }})
-	if r := f.runWith(onTerminal, "", "consolidate", "--max", "2"); r.code != 0 || r.stderr != "no host can be freed: none has containers\n" {
+	if r := f.runWith(onTerminal, "", "consolidate", "--max", "2"); r != (result{0, "no host can be freed: none has containers\n", ""}) {
 		t.Errorf("nothing to do: %+v", r)
 	}
 	if f.last() != `{"dry_run":false,"max":2}` {

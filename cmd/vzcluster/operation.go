@@ -42,14 +42,18 @@ func operationRecord(o cluster.Operation) view {
 	text := record("id", o.ID, "kind", string(o.Kind), "status", string(o.Status), "what", about(o), "mode", o.Mode, "part of", o.Parent,
 		"started", moment(o.Started), "took", took(o), "error", o.Error)
 	if len(o.Steps) > 0 {
-		text += "\n" + planView(o).table()
+		text += "\n" + planView(o).cut(false).table()
 	}
 	if r := o.Result; r != nil {
-		phases := view{head: []string{"PHASE", "TIME"}}
-		for _, p := range r.Phases {
-			phases.rows = append(phases.rows, []string{p.Name, ms(p.MS)})
-		}
-		text += fmt.Sprintf("\n%s\n%s", resultView(*r).table(), phases.table())
+		text += fmt.Sprintf("\n%s\n%s", resultView(*r).table(), phaseView(*r).table())
 	}
 	return view{names: []string{o.ID}, text: text}
+}
+
+func phaseView(r cluster.MoveResult) view {
+	v := view{head: []string{"PHASE", "TIME"}}
+	for _, p := range r.Phases {
+		v.rows = append(v.rows, []string{p.Name, ms(p.MS)})
+	}
+	return v
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/agent/api"
 )
 
 // view is how a value looks to people: a table, or a text of its own.
@@ -20,6 +22,18 @@ type view struct {
 	rows  [][]string
 	names []string // for -o name
 	text  string   // instead of the table
+	most  int      // the last column is cut after so many characters, but not by -o wide; 0: never
+}
+
+// lineMost is how many characters of a sentence a line shows.
+const lineMost = 100
+
+// cut returns the view with its last column cut or in full.
+func (v view) cut(on bool) view {
+	if !on {
+		v.most = 0
+	}
+	return v
 }
 
 func formats() []string { return []string{"table", "wide", "json", "yaml", "name"} }
@@ -44,7 +58,7 @@ func (e *env) show(c *cli.Context, value any, v view) error {
 		}
 		return nil
 	case "wide":
-		v.wide = 0
+		v.wide, v.most = 0, 0
 	}
 	if v.text != "" {
 		_, err := io.WriteString(e.stdout, v.text)
@@ -52,6 +66,21 @@ func (e *env) show(c *cli.Context, value any, v view) error {
 	}
 	_, err := io.WriteString(e.stdout, v.table())
 	return err
+}
+
+// showContainer shows one container and what the user should know of what was just done with it.
+func (e *env) showContainer(c *cli.Context, ct api.Container) error {
+	e.notes(ct)
+	return e.show(c, ct, containerView([]api.Container{ct}))
+}
+
+// notes prints what containers' answers say beside the point.
+func (e *env) notes(cs ...api.Container) {
+	for _, ct := range cs {
+		for _, note := range ct.Notes {
+			e.progress("%s: %s", ct.Name, note)
+		}
+	}
 }
 
 // printValue writes JSON, or the same as YAML: both have the fields and the order of the API.
@@ -75,6 +104,11 @@ func (v view) table() string {
 	columns := len(v.head) - v.wide
 	widths := make([]int, columns)
 	lines := append([][]string{v.head}, v.rows...)
+	for i, l := range lines {
+		if text := []rune(l[columns-1]); v.most > 0 && len(text) > v.most {
+			lines[i] = append(slices.Clone(l[:columns-1]), string(text[:v.most-1])+"…")
+		}
+	}
 	for _, l := range lines {
 		for i := range columns {
 			widths[i] = max(widths[i], utf8.RuneCountInString(l[i]))
@@ -108,4 +142,17 @@ func record(pairs ...string) string {
 		}
 	}
 	return strings.TrimPrefix(v.table(), "\n")
+}
+
+// wrap breaks a sentence into lines of at most so many characters, between words.
+func wrap(text string, most int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > most {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimSpace(line + " " + word)
+	}
+	return append(lines, line)
 }

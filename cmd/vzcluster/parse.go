@@ -34,6 +34,16 @@ func parseSize(s string) (int64, error) {
 	return int64(f), nil
 }
 
+// parseAmount is parseSize for what a container or a host gets. A bare number is bytes, which nobody means when it is
+// small.
+func parseAmount(s string) (int64, error) {
+	n, err := parseSize(s)
+	if _, bare := strconv.ParseInt(s, 10, 64); err == nil && bare == nil && n > 0 && n < 1<<20 {
+		return 0, fmt.Errorf("%s bytes is too little, write for example %sM", s, s)
+	}
+	return n, err
+}
+
 // parseCPUs reads cores, with fractions, into thousandths of a core.
 func parseCPUs(s string) (int64, error) {
 	f, err := parseDecimal(s)

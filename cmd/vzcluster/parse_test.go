@@ -119,17 +119,17 @@ func TestPermute(t *testing.T) {
 
 func TestPermuteRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"lss":               `vzcluster has no command "lss", did you mean "ls"?; see ` + "`vzcluster --help`",
-		"frobnicate":        `vzcluster has no command "frobnicate"; see ` + "`vzcluster --help`",
+		"lss":               "there is no command `lss` (did you mean `ls`?); see `vzcluster --help`",
+		"frobnicate":        "there is no command `frobnicate`; see `vzcluster --help`",
 		"host":              "host needs one of: list, cordon, activate, drain; see `vzcluster host --help`",
-		"host dran x":       `host has no command "dran", did you mean "drain"?; see ` + "`vzcluster host --help`",
-		"create --rma 1G":   "create has no flag --rma, did you mean --ram?; see `vzcluster create --help`",
-		"create -ab":        "create has no flag -ab; see `vzcluster create --help`",
-		"exec -tx web":      "exec has no flag -x; see `vzcluster exec --help`",
+		"host dran x":       "host has no command `dran` (did you mean `drain`?); see `vzcluster host --help`",
+		"create --rma 1G":   "create has no flag `--rma` (did you mean `--ram`?); see `vzcluster create --help`",
+		"create -ab":        "create has no flag `-ab`; see `vzcluster create --help`",
+		"exec -tx web":      "exec has no flag `-x`; see `vzcluster exec --help`",
 		"create 105 --ram":  "--ram wants a value; see `vzcluster create --help`",
-		"--wide ls":         "vzcluster has no flag --wide; see `vzcluster --help`",
-		"ls --ram 1G":       "ls has no flag --ram; see `vzcluster ls --help`",
-		"destroy web --yse": "destroy has no flag --yse, did you mean --yes?; see `vzcluster destroy --help`",
+		"--wide ls":         "there is no flag `--wide`; see `vzcluster --help`",
+		"ls --ram 1G":       "ls has no flag `--ram`; see `vzcluster ls --help`",
+		"destroy web --yse": "destroy has no flag `--yse` (did you mean `--yes`?); see `vzcluster destroy --help`",
 	} {
 		_, err := permute(testEnv(nil, nil).app(), append([]string{"vzcluster"}, strings.Fields(in)...))
 		if err == nil || err.Error() != want {

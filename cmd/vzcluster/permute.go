@@ -57,6 +57,14 @@ func (p *permuter) usage(format string, args ...any) error {
 	return api.Errorf(api.CodeUsage, fmt.Sprintf("see `%s --help`", p.path), format, args...)
 }
 
+// lacks begins the sentence that something is unknown; errors begin with the program's name anyway.
+func (p *permuter) lacks() string {
+	if p.command == nil {
+		return "there is no"
+	}
+	return subject(p.path) + " has no"
+}
+
 func (p *permuter) pop() string {
 	word := p.rest[0]
 	p.rest = p.rest[1:]
@@ -92,9 +100,9 @@ func (p *permuter) enter(word string) error {
 	if i < 0 {
 		hint := ""
 		if near := nearest(word, p.names()); near != "" {
-			hint = fmt.Sprintf(", did you mean %q?", near)
+			hint = fmt.Sprintf(" (did you mean `%s`?)", near)
 		}
-		return p.usage("%s has no command %q%s", subject(p.path), word, hint)
+		return p.usage("%s command `%s`%s", p.lacks(), word, hint)
 	}
 	p.command = p.commands[i]
 	p.commands = p.command.Subcommands
@@ -120,6 +128,9 @@ func (p *permuter) flag(word string) error {
 		p.help = true
 		return nil
 	}
+	if name == "version" && p.command == nil {
+		return p.enter(name)
+	}
 	if f, global := p.find(name); f != nil {
 		return p.take(f, global, word, value, hasValue)
 	}
@@ -130,9 +141,9 @@ func (p *permuter) flag(word string) error {
 	}
 	hint := ""
 	if near := nearest(name, p.flagNames()); near != "" {
-		hint = fmt.Sprintf(", did you mean --%s?", near)
+		hint = fmt.Sprintf(" (did you mean `--%s`?)", near)
 	}
-	return p.usage("%s has no flag %s%s", subject(p.path), strings.SplitN(word, "=", 2)[0], hint)
+	return p.usage("%s flag `%s`%s", p.lacks(), strings.SplitN(word, "=", 2)[0], hint)
 }
 
 // shorts takes -itx as -i -t -x; one that wants a value takes the rest of the word.
@@ -141,7 +152,7 @@ func (p *permuter) shorts(letters string) error {
 		f, global := p.find(letters[i : i+1])
 		word := "-" + letters[i:i+1]
 		if f == nil {
-			return p.usage("%s has no flag %s", subject(p.path), word)
+			return p.usage("%s flag `%s`", p.lacks(), word)
 		}
 		if rest := letters[i+1:]; !isBool(f) && rest != "" {
 			return p.take(f, global, word, strings.TrimPrefix(rest, "="), true)

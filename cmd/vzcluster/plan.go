@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,6 +45,7 @@ type planned struct {
 	cl            *api.Client
 	what, nothing string
 	start         func(dry bool) (cluster.Operation, error)
+	impossible    func(plan cluster.Operation) error // why a plan would be refused; may be nil
 }
 
 // carryOut shows the plan, asks on a terminal, starts it, and follows it to its end.
@@ -51,15 +54,20 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 	if err != nil {
 		return err
 	}
-	if plan.Error != "" {
-		e.progress("%s", plan.Error)
-	} else if len(plan.Steps) == 0 {
-		e.progress("%s", p.nothing)
+	var refused error
+	if p.impossible != nil {
+		refused = p.impossible(plan)
 	}
 	if c.Bool("dry-run") {
-		return e.show(c, plan, planView(plan))
+		return errors.Join(e.showPlan(c, plan, p, refused), refused)
+	}
+	if refused != nil {
+		return refused
 	}
 	if len(plan.Steps) > 0 {
+		if plan.Error != "" {
+			e.progress("%s", plan.Error)
+		}
 		fmt.Fprint(e.stderr, planView(plan).table())
 		if !c.Bool("yes") && e.terminal(e.stdin) {
 			if err := e.ask("carry out %s?", moves(len(plan.Steps))); err != nil {
@@ -75,10 +83,26 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 	if err != nil {
 		return err
 	}
-	if err := e.show(c, op, planView(op)); err != nil {
+	if err := e.showPlan(c, op, p, nil); err != nil {
 		return err
 	}
 	return opError(op, p.what)
+}
+
+// showPlan prints a plan; one without moves is a sentence, unless it is refused: then the refusal is said instead.
+func (e *env) showPlan(c *cli.Context, op cluster.Operation, p planned, refused error) error {
+	v := planView(op)
+	format := c.String("output")
+	people := format == "table" || format == "wide"
+	switch {
+	case len(op.Steps) == 0 && refused != nil && people:
+		return nil
+	case len(op.Steps) == 0:
+		v.text = cmp.Or(op.Error, p.nothing) + "\n"
+	case c.Bool("dry-run") && refused == nil && op.Error != "":
+		e.progress("%s", op.Error)
+	}
+	return e.show(c, op, v)
 }
 
 // followPlan prints every step as it changes, with its blackout.
@@ -92,7 +116,7 @@ func (e *env) followPlan(ctx context.Context, cl *api.Client, op cluster.Operati
 			seen[i] = s.Status
 			result := ""
 			if s.Status == string(cluster.OpDone) && s.Operation != "" {
-				if m, err := cl.Operation(ctx, s.Operation, 0); err == nil && m.Result != nil {
+				if m, err := cl.Operation(ctx, s.Operation, 0); err == nil && m.Result != nil && hadBlackout(*m.Result) {
 					result = ", blackout " + ms(m.Result.BlackoutMS)
 				}
 			}

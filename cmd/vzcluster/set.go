@@ -14,7 +14,7 @@ func setCommand(e *env) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "ram", Usage: "memory, `SIZE` as 512M or 2G"},
 			&cli.StringFlag{Name: "swap", Usage: "swap beyond the memory, `SIZE`"},
-			&cli.StringFlag{Name: "cpus", Usage: "`CORES`, fractions too; 0: no limit"},
+			&cli.StringFlag{Name: "cpus", Usage: "`CORES`, fractions too; 0: no limit, and none reserved"},
 			&cli.Int64Flag{Name: "cpuunits", Usage: "`WEIGHT` against other containers, 1024 is normal"},
 			&cli.StringFlag{Name: "disk", Usage: "`SIZE` reserved for the private layer"},
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
@@ -33,7 +33,7 @@ func setCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return e.show(c, ct, containerView([]api.Container{ct}))
+			return e.showContainer(c, ct)
 		}),
 	}
 }
@@ -43,7 +43,7 @@ func setRequest(c *cli.Context) (r api.SetRequest, err error) {
 		name  string
 		to    **int64
 		parse func(string) (int64, error)
-	}{{"ram", &r.RAM, parseSize}, {"swap", &r.Swap, parseSize}, {"disk", &r.Disk, parseSize}, {"cpus", &r.MilliCPU, parseCPUs}} {
+	}{{"ram", &r.RAM, parseAmount}, {"swap", &r.Swap, parseAmount}, {"disk", &r.Disk, parseAmount}, {"cpus", &r.MilliCPU, parseCPUs}} {
 		if !c.IsSet(f.name) {
 			continue
 		}

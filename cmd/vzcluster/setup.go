@@ -23,6 +23,14 @@ func setupCommand(e *env) *cli.Command {
 			if err := countArgs(c, 0, 1); err != nil {
 				return err
 			}
+			switch what := c.Args().First(); what {
+			case "", "install", "remove", "list":
+				if c.Bool("keep-packages") && what != "remove" {
+					return usagef(c, "keep-packages: only `vzcluster setup remove` takes it")
+				}
+			default:
+				return usagef(c, "setup takes install, remove or list, not `%s`", what)
+			}
 			args := []string{"-c", setupScript, "vzcluster-setup"}
 			args = append(args, c.Args().Slice()...)
 			if c.Bool("keep-packages") {

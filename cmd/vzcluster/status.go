@@ -42,7 +42,7 @@ func statusText(st api.Status, wide bool) string {
 		parts = append(parts, cs.table())
 	}
 	if len(st.Operations) > 0 {
-		parts = append(parts, operationView(st.Operations).table())
+		parts = append(parts, operationView(st.Operations).cut(!wide).table())
 	}
 	return strings.Join(parts, "\n")
 }

@@ -38,11 +38,11 @@ func templateCommand(e *env) *cli.Command {
 				Name: "build", Usage: "make a template from packages, here, and send it to the cluster", ArgsUsage: "NAME",
 				Description: "NAME is debian-12, debian-13 or busybox, or a name of your own together with --suite.",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "include", Usage: "more `PACKAGES`, separated by commas"},
+					&cli.StringFlag{Name: "include", Usage: "more `PACKAGES` of Debian, separated by commas"},
 					&cli.StringFlag{Name: "suite", Usage: "build `RECIPE` (debian-12, debian-13, busybox) under the name NAME"},
 					&cli.BoolFlag{Name: "fresh", Usage: "build again even if the cache has it"},
 				},
-				Action: e.with(1, 1, e.buildTemplate),
+				Action: e.buildTemplate,
 			},
 			{Name: "rm", Usage: "remove a template that no container uses", ArgsUsage: "NAME", Action: e.with(1, 1, e.dropTemplate)},
 		},
@@ -65,20 +65,25 @@ func (e *env) dropTemplate(ctx context.Context, c *cli.Context, cl *api.Client) 
 	return e.show(c, map[string]string{"removed": name}, view{names: []string{name}, text: "removed " + name + "\n"})
 }
 
-func (e *env) buildTemplate(ctx context.Context, c *cli.Context, cl *api.Client) error {
+func (e *env) buildTemplate(c *cli.Context) error {
 	name, recipe := c.Args().First(), c.String("suite")
 	if recipe == "" {
 		recipe = name
 	}
 	include := strings.FieldsFunc(c.String("include"), func(r rune) bool { return r == ',' || r == ' ' })
-	if _, err := cl.Status(ctx); err != nil {
-		return err // better now than after minutes of building
-	}
-	file, err := image.Build(ctx, recipe, image.BuildOptions{Include: include, Fresh: c.Bool("fresh"), Log: e.stderr})
-	if err != nil {
-		return err
-	}
-	return e.sendTemplate(ctx, c, cl, source{name: name, path: file, says: "built from " + recipe})
+	return e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+		if err := image.CheckBuild(recipe, include); err != nil {
+			return usagef(c, "%v", err)
+		}
+		if _, err := cl.Status(ctx); err != nil {
+			return err // better now than after minutes of building
+		}
+		file, err := image.Build(ctx, recipe, image.BuildOptions{Include: include, Fresh: c.Bool("fresh"), Log: e.stderr})
+		if err != nil {
+			return err
+		}
+		return e.sendTemplate(ctx, c, cl, source{name: name, path: file, says: "built from " + recipe})
+	})(c)
 }
 
 func (e *env) importTemplate(ctx context.Context, c *cli.Context, cl *api.Client) error {

@@ -77,12 +77,16 @@ func templateView(ts []cluster.Template) view {
 }
 
 func templateRecord(t cluster.Template) view {
+	var prepared []string
+	for _, p := range t.Prepared {
+		prepared = append(prepared, strings.Join(wrap(p, lineMost-12), "\n  "))
+	}
 	return view{names: []string{t.Name}, text: record("name", t.Name, "digest", t.Digest, "size", cluster.Bytes(t.Size), "init", strings.Join(t.Init, " "),
-		"systemd", yes(t.Systemd), "hosts", strings.Join(t.Hosts, ", "), "created", moment(t.Created), "prepared", strings.Join(t.Prepared, "\n"))}
+		"systemd", yes(t.Systemd), "hosts", strings.Join(t.Hosts, ", "), "created", moment(t.Created), "prepared", strings.Join(prepared, "\n"))}
 }
 
 func operationView(ops []cluster.Operation) view {
-	v := view{head: []string{"ID", "KIND", "STATUS", "WHAT", "STARTED", "TOOK", "ERROR"}}
+	v := view{head: []string{"ID", "KIND", "STATUS", "WHAT", "STARTED", "TOOK", "ERROR"}, most: lineMost}
 	for _, o := range ops {
 		v.names = append(v.names, o.ID)
 		v.rows = append(v.rows, []string{o.ID, string(o.Kind), string(o.Status), about(o), moment(o.Started), took(o), dash(o.Error)})
@@ -116,7 +120,7 @@ func took(o cluster.Operation) string {
 }
 
 func planView(o cluster.Operation) view {
-	v := view{head: []string{"STEP", "CONTAINER", "FROM", "TO", "STATUS", "WHY"}}
+	v := view{head: []string{"STEP", "CONTAINER", "FROM", "TO", "STATUS", "WHY"}, most: lineMost}
 	for i, m := range o.Steps {
 		v.names = append(v.names, m.Name)
 		v.rows = append(v.rows, []string{strconv.Itoa(i + 1), m.Name, m.From, m.To, dash(m.Status), m.Why})
@@ -126,15 +130,25 @@ func planView(o cluster.Operation) view {
 
 func resultView(r cluster.MoveResult) view {
 	v := view{head: []string{"FROM", "TO", "MODE", "BLACKOUT", "TOTAL", "BYTES"}, names: []string{r.To}}
-	v.rows = [][]string{{r.From, r.To, r.Mode, ms(r.BlackoutMS), ms(r.TotalMS), cluster.Bytes(r.Bytes)}}
+	blackout := "-"
+	if hadBlackout(r) {
+		blackout = ms(r.BlackoutMS)
+	}
+	v.rows = [][]string{{r.From, r.To, r.Mode, blackout, ms(r.TotalMS), cluster.Bytes(r.Bytes)}}
 	return v
 }
+
+// hadBlackout reports whether there was something to fall silent; a container that was stopped has no blackout.
+func hadBlackout(r cluster.MoveResult) bool { return r.BlackoutMS > 0 }
 
 func containerRecord(c api.Container) view {
 	l := c.Limits
 	last := ""
 	if m := c.LastMove; m != nil {
 		last = fmt.Sprintf("%s -> %s, %s, blackout %s, total %s, %s", m.From, m.To, m.Mode, ms(m.BlackoutMS), ms(m.TotalMS), cluster.Bytes(m.Bytes))
+		if !hadBlackout(*m) {
+			last = fmt.Sprintf("%s -> %s, %s, while it was stopped, total %s, %s", m.From, m.To, m.Mode, ms(m.TotalMS), cluster.Bytes(m.Bytes))
+		}
 	}
 	restarted := ""
 	if c.Restarted > 0 {
@@ -198,4 +212,12 @@ func ms(f float64) string {
 		return fmt.Sprintf("%.1f ms", f)
 	}
 	return fmt.Sprintf("%.0f ms", f)
+}
+
+// long prints milliseconds, as seconds when there are many.
+func long(f float64) string {
+	if f < 1000 {
+		return ms(f)
+	}
+	return fmt.Sprintf("%.1f s", f/1000)
 }

@@ -105,12 +105,14 @@ func unit(dir string) string {
 // parasite is the name of the memory in which CRIU runs code inside a process that it dumps.
 const parasite = "/memfd:CRIUMFD"
 
-// hurt says whether a dump that was cut off has ended or infected one of the processes that there were before.
+// hurt says whether a dump that was cut off has ended or infected one of the processes that there were before. What can
+// be mended is mended.
 func (c Criu) hurt(before []int, pids func() ([]int, error)) bool {
 	now, err := pids()
 	if err != nil || c.Infected(now) {
 		return true
 	}
+	mend(now)
 	return slices.ContainsFunc(before, func(pid int) bool { return !slices.Contains(now, pid) })
 }
 

@@ -46,6 +46,9 @@ func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
+	if err := CheckBuild(name, o.Include); err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
@@ -58,8 +61,6 @@ func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
 		path, err = debian(ctx, name, "trixie", o)
 	case "busybox":
 		path, err = busybox(ctx, o)
-	default:
-		return "", fmt.Errorf("there is no recipe for a template named %q: debian-12, debian-13 and busybox can be built, anything else can be imported from a file", name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
@@ -67,16 +68,30 @@ func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
 	return path, nil
 }
 
+// CheckBuild says what is wrong with a recipe's name and the packages to include, as far as that is known beforehand.
+func CheckBuild(name string, include []string) error {
+	switch name {
+	case "debian-12", "debian-13":
+	case "busybox":
+		if len(include) > 0 {
+			return errors.New("busybox has no packages, so nothing can be included")
+		}
+	default:
+		return fmt.Errorf("there is no recipe named %q: debian-12, debian-13 and busybox can be built, anything else can be imported from a file", name)
+	}
+	for _, p := range include {
+		if !regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`).MatchString(p) {
+			return fmt.Errorf("%q is no package name", p)
+		}
+	}
+	return nil
+}
+
 // debian builds a Debian suite with its packages.
 func debian(ctx context.Context, name, suite string, o BuildOptions) (string, error) {
 	packages := append(slices.Clone(base), o.Include...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
-	for _, p := range packages {
-		if !regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`).MatchString(p) {
-			return "", fmt.Errorf("%q is no package name", p)
-		}
-	}
 	path := cached(o.CacheDir, name, append(packages, suite, recipe)...)
 	if info, err := os.Stat(path); err == nil && !o.Fresh {
 		fmt.Fprintf(o.Log, "%s: using %s, built %s ago (--fresh builds it anew)\n", name, path, age(time.Since(info.ModTime())))
@@ -86,7 +101,7 @@ func debian(ctx context.Context, name, suite string, o BuildOptions) (string, er
 		return "", errors.New("mmdebstrap is not installed: apt-get install mmdebstrap")
 	}
 	fmt.Fprintf(o.Log, "%s: building %s with mmdebstrap from %s\n", name, suite, strings.Join(packages, ", "))
-	args := []string{"--quiet", "--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
+	args := []string{"--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
 	for _, dir := range []string{"man", "info", "locale", "doc"} { // nobody reads them in a container; licences stay
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
 	}
@@ -94,14 +109,51 @@ func debian(ctx context.Context, name, suite string, o BuildOptions) (string, er
 	return path, save(path, func(w io.Writer) error {
 		var said bytes.Buffer
 		cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-		cmd.Stdout, cmd.Stderr = w, io.MultiWriter(&said, o.Log)
+		cmd.Stdout, cmd.Stderr = w, &said
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it cleans up after itself
 		cmd.WaitDelay = 10 * time.Second
+		defer patience(o.Log, 10*time.Second)()
 		if err := cmd.Run(); err != nil {
+			if missing := unknownPackages(said.String()); len(missing) > 0 {
+				return fmt.Errorf("%s has no package %s", "Debian "+suite, strings.Join(missing, ", "))
+			}
 			return fmt.Errorf("mmdebstrap failed (%w): %s", err, complaint(said.String()))
 		}
 		return nil
 	})
+}
+
+// patience says again and again that the work goes on, until the returned function is called.
+func patience(w io.Writer, every time.Duration) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		start, tick := time.Now(), time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				fmt.Fprintf(w, "still building, %.0f s\n", time.Since(start).Seconds())
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// unknownPackages are those that apt said it could not find.
+func unknownPackages(said string) []string {
+	var names []string
+	for _, found := range regexp.MustCompile(`(?m)^E: (?:Unable to locate package (\S+)|Package '([^']+)' has no installation candidate)`).FindAllStringSubmatch(said, -1) {
+		if name := found[1] + found[2]; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // complaint picks what matters out of mmdebstrap's and apt's output.
@@ -109,13 +161,17 @@ func complaint(said string) string {
 	var lines []string
 	for line := range strings.Lines(said) {
 		if line = strings.TrimSpace(line); strings.HasPrefix(line, "E: ") {
-			lines = append(lines, strings.TrimPrefix(line, "E: "))
+			line = strings.TrimPrefix(line, "E: ")
+			if len(line) > 200 { // a command with all its packages
+				line = line[:200] + "…"
+			}
+			lines = append(lines, line)
 		}
 	}
 	if len(lines) == 0 {
 		return "it gave no reason"
 	}
-	return strings.Join(lines[:min(3, len(lines))], "; ")
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
 // cached is the path of an archive that was built from some ingredients.

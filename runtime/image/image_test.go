@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -292,3 +293,41 @@ func TestCancelledImportLeavesNothing(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestCheckBuild(t *testing.T) {
+	for _, c := range []struct {
+		name, include, want string
+	}{
+		{"debian-12", "nginx", ""},
+		{"busybox", "", ""},
+		{"busybox", "nginx", "busybox has no packages"},
+		{"nosuch", "", `no recipe named "nosuch"`},
+		{"debian-13", "--x", `"--x" is no package name`},
+	} {
+		err := CheckBuild(c.name, strings.Fields(c.include))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("CheckBuild(%s, %s) = %v, want %q", c.name, c.include, err, c.want)
+		}
+	}
+}
+
+func TestUnknownPackages(t *testing.T) {
+	said := "I: installing\nE: Unable to locate package nosuchpkg\nE: Unable to locate package nosuchpkg\nE: Package 'gone' has no installation candidate\nE: setup failed\n"
+	if got := strings.Join(unknownPackages(said), " "); got != "nosuchpkg gone" {
+		t.Errorf("found %q", got)
+	}
+	if got := complaint("E: a\nE: b\nx\nE: c\nE: d\n"); got != "b; c; d" {
+		t.Errorf("complaint is %q", got)
+	}
+}
+
+func TestPatience(t *testing.T) {
+	lines, w := io.Pipe()
+	stop := patience(w, time.Millisecond)
+	line, err := bufio.NewReader(lines).ReadString('\n')
+	if err != nil || line != "still building, 0 s\n" {
+		t.Errorf("it says %q, %v", line, err)
+	}
+	lines.Close()
+	stop()
+}

@@ -47,6 +47,12 @@ ReadKMsg=no
 Audit=no
 `
 
+const accounting = `# Written by vzcluster: with it systemd watches memory.events of every unit, and on cgroup v2 CRIU restores watches
+# before it switches controllers on: the file is not there yet.
+[Manager]
+DefaultMemoryAccounting=no
+`
+
 // idle is PID 1 of a template that has no init: it reaps nothing and waits.
 const idle = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"
 
@@ -97,7 +103,7 @@ func prepare(tree string, info *Info, init []string) error {
 	}
 	steps := []func() error{p.places, p.devices, p.identity}
 	if info.Systemd {
-		steps = append(steps, p.services, p.units, p.localtime, p.journal)
+		steps = append(steps, p.services, p.units, p.localtime, p.journal, p.accounting)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -298,6 +304,17 @@ func (p preparer) journal() error {
 		return err
 	}
 	p.did("/%s keeps the journal in memory, 16 MiB at most.", name)
+	return nil
+}
+
+// accounting keeps systemd, the system's and the users', from watching what cannot be restored.
+func (p preparer) accounting() error {
+	for _, manager := range []string{"system", "user"} {
+		if err := p.put("etc/systemd/"+manager+".conf.d/vzcluster.conf", accounting); err != nil {
+			return err
+		}
+	}
+	p.did("DefaultMemoryAccounting is off: on cgroup v2 systemd's watches of memory.events cannot be restored.")
 	return nil
 }
 

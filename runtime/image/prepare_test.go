@@ -62,6 +62,12 @@ func TestPrepareSystemd(t *testing.T) {
 	if err != nil || !strings.Contains(string(drop), "\nPrivateTmp=no\n") || !strings.Contains(string(drop), "\nReadWritePaths=\n") {
 		t.Errorf("the drop-in holds %q (%v)", drop, err)
 	}
+	for _, manager := range []string{"system", "user"} {
+		conf, err := os.ReadFile(filepath.Join(tree, "etc/systemd", manager+".conf.d/vzcluster.conf"))
+		if err != nil || !strings.Contains(string(conf), "\nDefaultMemoryAccounting=no\n") {
+			t.Errorf("the %s manager's configuration holds %q (%v)", manager, conf, err)
+		}
+	}
 	for _, s := range info.Prepared {
 		if !strings.HasSuffix(s, ".") || strings.Contains(s, "\n") {
 			t.Errorf("%q is no sentence", s)

@@ -1,15 +1,19 @@
 package runc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	goruntime "runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,18 +41,35 @@ func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, er
 		return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 	}
 	defer os.RemoveAll(dir)
-	pidFile := filepath.Join(dir, "pid")
-	cmd, err := r.execCommand(ctx, id, pidFile, o)
+	cmd, err := r.execCommand(ctx, id, dir, o)
 	if err != nil {
 		return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 	}
 	// The signal at this process's death is bound to the thread that starts the command, which must live as long.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
+	own := &ownWords{to: cmd.Stderr}
+	if o.TTY == nil && same(cmd.Stdout, cmd.Stderr) {
+		cmd.Stdout = own // who gave one writer for both is not to get two at once
+	}
+	cmd.Stderr = own
 	err = cmd.Run()
 	if ctx.Err() != nil {
-		killInside(st.PID, pidFile)
+		killInside(st.PID, filepath.Join(dir, execPID))
 	}
+	if ctx.Err() == nil && notStarted(dir) && cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == runcFailed {
+		code, said := explain(o.Args[0], lastError(filepath.Join(dir, execLog)))
+		if code == 0 {
+			return 0, fmt.Errorf("run a command in container %d: %s", id, said)
+		}
+		end := "\n"
+		if o.TTY != nil {
+			end = "\r\n" // the terminal is raw as long as nothing has begun
+		}
+		_, err := io.WriteString(own.to, said+end)
+		return code, err
+	}
+	own.flush()
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
@@ -61,8 +82,15 @@ func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, er
 	return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 }
 
-func (r *Runc) execCommand(ctx context.Context, id int, pidFile string, o runtime.ExecOptions) (*exec.Cmd, error) {
-	args := []string{"exec", "--pid-file", pidFile, "--cwd", "/root", "--env", "HOME=/root"}
+// Files of one exec.
+const (
+	execPID = "pid" // written when the command has begun
+	execLog = "log"
+)
+
+// execCommand keeps its files in dir.
+func (r *Runc) execCommand(ctx context.Context, id int, dir string, o runtime.ExecOptions) (*exec.Cmd, error) {
+	args := []string{"--log", filepath.Join(dir, execLog), "exec", "--pid-file", filepath.Join(dir, execPID), "--cwd", "/root", "--env", "HOME=/root"}
 	for _, e := range o.Env {
 		args = append(args, "--env", e)
 	}
@@ -79,6 +107,9 @@ func (r *Runc) execCommand(ctx context.Context, id int, pidFile string, o runtim
 		return cmd, nil
 	}
 	cmd.Stdout, cmd.Stderr = o.Stdout, o.Stderr
+	if cmd.Stderr == nil {
+		cmd.Stderr = io.Discard
+	}
 	if o.Stdin == nil {
 		return cmd, nil
 	}
@@ -111,4 +142,57 @@ func killInside(init int, pidFile string) {
 	if err1 == nil && err2 == nil && own == inits {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
+}
+
+// runcFailed is what runc exec returns when it could not run the command.
+const runcFailed = 255
+
+func notStarted(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, execPID))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// explain turns runc's reason for not having begun a command into a sentence and the exit code that shells use for it;
+// code 0: the command is not to blame.
+func explain(program, reason string) (code int, said string) {
+	about := strings.Contains(reason, "exec: \"") || strings.Contains(reason, "exec "+program+":")
+	switch {
+	case !about:
+		return 0, reason
+	case strings.Contains(reason, "executable file not found"), strings.Contains(reason, "stat "+program+": no such file"):
+		return 127, "there is no program " + program + " in the container"
+	case strings.Contains(reason, "no such file"):
+		return 127, program + " cannot be run: what is to interpret it is not in the container"
+	case strings.Contains(reason, "permission denied"), strings.Contains(reason, "is a directory"):
+		return 126, program + " cannot be run: it is no program, or may not be executed"
+	case strings.Contains(reason, "exec format error"):
+		return 126, program + " cannot be run: it is for another machine, or no program"
+	}
+	return 0, reason
+}
+
+// same compares two writers; those that cannot be compared differ.
+func same(a, b io.Writer) bool {
+	return a != nil && reflect.TypeOf(a).Comparable() && a == b
+}
+
+// ownWords passes on what is written to the standard error of a command, and holds back what may be runc's own words
+// instead: it says there what it logs.
+type ownWords struct {
+	to   io.Writer
+	held []byte
+}
+
+func (w *ownWords) Write(p []byte) (int, error) {
+	if len(w.held) == 0 && bytes.HasPrefix(p, []byte("exec failed: ")) {
+		w.held = bytes.Clone(p)
+		return len(p), nil
+	}
+	w.flush()
+	return w.to.Write(p)
+}
+
+func (w *ownWords) flush() {
+	_, _ = w.to.Write(w.held) // who listened is gone
+	w.held = nil
 }

@@ -11,6 +11,7 @@ import (
 	"bufio"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -120,7 +121,7 @@ func count(addr string) error {
 		asked := time.Now()
 		v, err := increment(conn, answers)
 		if err != nil {
-			return fmt.Errorf("after %d: %w", r.Last, err)
+			return errors.Join(fmt.Errorf("after %d: %w", r.Last, err), out.Encode(r))
 		}
 		if r.Sent > 0 && v != r.Last+1 {
 			return fmt.Errorf("%d came after %d", v, r.Last)

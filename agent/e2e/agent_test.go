@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -92,7 +93,7 @@ func TestWhatIsWantedWhileTheAgentIsDown(t *testing.T) {
 	if err := k.lab.Kill(t.Context(), "host3", true); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = k.lab.Start(t.Context(), "host3") })
+	t.Cleanup(func() { _ = k.lab.Start(context.Background(), "host3") }) // the test has ended by then
 	r := k.try("stop", "--timeout", "1s", "meanwhile")
 	if r.code != 6 {
 		t.Errorf("with its agent down: %v", r)
@@ -148,7 +149,7 @@ func TestLeaderIsKilled(t *testing.T) {
 	started := false
 	t.Cleanup(func() {
 		if !started {
-			_ = k.lab.Start(t.Context(), old)
+			_ = k.lab.Start(context.Background(), old)
 		}
 	})
 	k.destroyAfter("orphan")

@@ -93,16 +93,19 @@ func (k *kit) badTokens(used string) {
 	revoked := k.token("host1")
 	k.vz("token", "revoke", revoked.ID)
 	expired := k.token("host1", "--ttl", "1ms").Token
-	for _, bad := range []struct{ name, token, says string }{
-		{"used", used, "used"},
-		{"expired", expired, "expired"},
-		{"foreign", k.token("host5").Token, ""},
-		{"revoked", revoked.Token, "does not know"},
-		{"changed", used[:len(used)-1] + "g", "no join token"},
-		{"nonsense", "open sesame", "no join token"},
+	for _, bad := range []struct {
+		name, token, says string
+		code              int
+	}{
+		{"used", used, "used", 1},
+		{"expired", expired, "expired", 1},
+		{"foreign", k.token("host5").Token, "", 1},
+		{"revoked", revoked.Token, "does not know", 1},
+		{"changed", used[:len(used)-1] + "g", "no join token", 2},
+		{"nonsense", "open sesame", "no join token", 2},
 	} {
 		r := k.at("host3", nil, "join", k.member("host1"), "--token", bad.token)
-		k.isRefusal(r, 1, []string{bad.says}, "join with a token that is "+bad.name)
+		k.isRefusal(r, bad.code, []string{bad.says}, "join with a token that is "+bad.name)
 		if st := k.statusOf("host3"); st.Joined {
 			k.t.Errorf("with a token that is %s it has joined", bad.name)
 		}

@@ -191,7 +191,7 @@ func TestTemplateShowListsPreparations(t *testing.T) {
 	if len(tm.Prepared) < 2 || !tm.Systemd {
 		t.Errorf("it is shown as %+v", tm)
 	}
-	text := k.vz("template", "show", debian)
+	text := strings.Join(strings.Fields(k.vz("template", "show", debian)), " ") // it is wrapped
 	for _, p := range tm.Prepared {
 		if !strings.Contains(text, p) {
 			t.Errorf("%q is missing in %s", p, text)

@@ -27,7 +27,7 @@ type Config struct {
 	DataDir   string            `yaml:"data_dir" doc:"replicated state, templates and containers' layers"`
 	RunDir    string            `yaml:"run_dir" doc:"agent.sock and what does not outlive a reboot"`
 	Group     string            `yaml:"socket_group" doc:"members of this group may use agent.sock, besides root"`
-	Labels    map[string]string `yaml:"labels" doc:"labels of this host, for placement"`
+	Labels    map[string]string `yaml:"labels" doc:"labels of this host; the one named zone spreads the voters over zones"`
 	Capacity  CapacityConfig    `yaml:"capacity" doc:"what this host offers to containers"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`

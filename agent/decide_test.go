@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -185,6 +187,41 @@ func TestChooseVoters(t *testing.T) {
 			}
 			if got != c.want+" " {
 				t.Errorf("voters are %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestVotersAreSpreadOverZones: no zone has a second vote while a living host of another one has none.
+func TestVotersAreSpreadOverZones(t *testing.T) {
+	all := func(names string) func(string) bool {
+		return func(n string) bool { return strings.Contains(names, n) }
+	}
+	zones := func(z string) (out []*cluster.Host) {
+		for i, zone := range strings.Fields(z) {
+			h := &cluster.Host{Name: string(rune('a' + i))}
+			if zone != "-" {
+				h.Labels = map[string]string{zoneLabel: zone}
+			}
+			out = append(out, h)
+		}
+		return out
+	}
+	for name, c := range map[string]struct {
+		zones, votes, alive, dead, want string
+	}{
+		"another zone goes first":        {"x x x y", "abc", "abcd", "", "a b d"},
+		"every zone has one":             {"x x y y z", "ab", "abcde", "", "a c e"},
+		"no zones, no change":            {"- - - -", "abc", "abcd", "", "a b c"},
+		"one zone for all":               {"x x x x", "abc", "abcd", "", "a b c"},
+		"not for the sake of the dead":   {"x x x y", "abc", "abc", "d", "a b c"},
+		"a dead voter's zone is no gain": {"x y x z", "abz", "acd", "b", "a c d"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := chooseVoters(zones(c.zones), "a", hostFacts{all(c.votes), all(c.alive), all(c.dead)})
+			slices.Sort(got)
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("voters are %v, want %s", got, c.want)
 			}
 		})
 	}

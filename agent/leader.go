@@ -144,11 +144,15 @@ func (m *member) alignMembers(deadSince map[string]time.Time) error {
 // hostFacts is what chooseVoters asks about a host. Dead is down for long; neither alive nor dead is down just now.
 type hostFacts struct{ votes, alive, dead func(name string) bool }
 
+// zoneLabel names the label by which hosts say what they share the fate of: a room, a power line.
+const zoneLabel = "zone"
+
 // chooseVoters says who shall vote: the leader, then those who do and are not dead, then living others, those who
-// joined first before the rest, then dead voters. A host that is down never gains a vote. As long as there are not
-// enough to choose from nothing changes: two voters would be worse than one.
+// joined first before the rest, then dead voters. A host in a zone that has no vote yet goes before one in a zone that
+// has. A host that is down never gains a vote. As long as there are not enough to choose from nothing changes: two
+// voters would be worse than one.
 func chooseVoters(hosts []*cluster.Host, leader string, f hostFacts) []string {
-	const never = 4
+	const dead, never = 3, 4
 	rank := func(h *cluster.Host) int {
 		switch votes := f.votes(h.Name); {
 		case h.Name == leader:
@@ -158,30 +162,42 @@ func chooseVoters(hosts []*cluster.Host, leader string, f hostFacts) []string {
 		case !votes && f.alive(h.Name):
 			return 2
 		case votes:
-			return 3
+			return dead
 		}
 		return never
 	}
-	var order []*cluster.Host
+	var left []*cluster.Host
 	var now []string
 	for _, h := range hosts {
 		if rank(h) != never {
-			order = append(order, h)
+			left = append(left, h)
 		}
 		if f.votes(h.Name) {
 			now = append(now, h.Name)
 		}
 	}
 	want := cluster.VotersFor(len(hosts))
-	if len(order) < want {
+	if len(left) < want {
 		return now
 	}
-	slices.SortStableFunc(order, func(a, b *cluster.Host) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Joined.Compare(b.Joined), strings.Compare(a.Name, b.Name))
-	})
+	taken := map[string]bool{}
+	again := func(h *cluster.Host) int { // a second vote in a zone, or a dead voter, who is no use anywhere
+		switch zone := h.Labels[zoneLabel]; {
+		case rank(h) == dead:
+			return 2
+		case zone != "" && taken[zone]:
+			return 1
+		}
+		return 0
+	}
 	var out []string
-	for _, h := range order[:want] {
-		out = append(out, h.Name)
+	for range want {
+		next := slices.MinFunc(left, func(a, b *cluster.Host) int {
+			return cmp.Or(cmp.Compare(min(rank(a), 1), min(rank(b), 1)), cmp.Compare(again(a), again(b)), cmp.Compare(rank(a), rank(b)),
+				a.Joined.Compare(b.Joined), strings.Compare(a.Name, b.Name))
+		})
+		out, left = append(out, next.Name), slices.DeleteFunc(left, func(h *cluster.Host) bool { return h == next })
+		taken[next.Labels[zoneLabel]] = true
 	}
 	return out
 }

@@ -88,17 +88,21 @@ func (l *ledger) record(ctx context.Context, operation string) (*cluster.Operati
 }
 
 // Restarted implements migrate.Ledger.
-func (l *ledger) Restarted(ctx context.Context, operation string) error {
+func (l *ledger) Restarted(ctx context.Context, operation string, running bool) error {
 	op, ct, err := l.Read(ctx, operation)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	_, err = l.a.Apply(ctx, cluster.ReportContainer{
-		ID: ct.ID, Host: l.a.Name(), Generation: ct.Generation, State: cluster.Running, Restarted: true,
+	report := cluster.ReportContainer{
+		ID: ct.ID, Host: l.a.Name(), Generation: ct.Generation, State: cluster.Starting,
 		Detail: fmt.Sprintf("restarted from disk after a fault on the move from %s to %s", op.From, op.To),
-	})
+	}
+	if running {
+		report.State, report.Restarted = cluster.Running, true
+	}
+	_, err = l.a.Apply(ctx, report)
 	return err
 }
 

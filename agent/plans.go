@@ -80,7 +80,55 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 		return nil, err
 	}
 	plan := scheduler.Consolidate(m.snapshot(""), req.Max)
+	if len(req.Steps) > 0 {
+		var err error
+		if plan, err = m.replay(req.Steps); err != nil {
+			return nil, err
+		}
+	}
 	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate}, plan, req.DryRun)
+}
+
+// replay takes a plan that was saved: each container must still be where it was. Whether it still fits where it is
+// sent is asked again at each move.
+func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
+	s := m.store.State()
+	for _, step := range steps {
+		c := s.Container(step.Container)
+		switch {
+		case c == nil:
+			return plan, notFound("container", step.Name, "vzcluster ls")
+		case c.Host != step.From:
+			return plan, api.Errorf(api.CodeConflict, "make a new plan with --dry-run", "%s is on %s now, the plan has it on %s", c.Ref(), c.Host, step.From)
+		case s.Host(step.To) == nil:
+			return plan, notFound("host", step.To, "vzcluster host ls")
+		}
+		plan.Moves = append(plan.Moves, cluster.Move{Container: c.ID, Name: c.Name, From: step.From, To: step.To, Why: step.Why})
+	}
+	return plan, nil
+}
+
+// handleStop ends a plan: the move that is under way is finished, no other one begins.
+func (m *member) handleStop(_ http.ResponseWriter, r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	op := m.store.State().Operation(id)
+	switch {
+	case op == nil:
+		return nil, notFound("operation", id, "vzcluster operation list")
+	case op.Kind == cluster.OpMigrate:
+		return nil, api.Errorf(api.CodeConflict, "", "operation %s is one migration; only a drain or a consolidation can be stopped half-way", id)
+	case op.Final():
+		return op, nil
+	}
+	left := 0
+	for _, step := range op.Steps {
+		if step.Status == "" {
+			left++
+		}
+	}
+	return applyHere[*cluster.Operation](r.Context(), m, cluster.EndPlan{
+		Operation: id, Status: cluster.OpAborted, Error: fmt.Sprintf("stopped by the user; %d of %d moves were not begun", left, len(op.Steps)), At: time.Now().UTC(),
+	})
 }
 
 // begin records a plan. One with nothing to do, or that is only shown, is not recorded and comes back ended. A plan
@@ -131,6 +179,9 @@ func (m *member) carryOut(ctx context.Context, id string) error {
 		reason, err := m.step(ctx, plan, i)
 		if err != nil {
 			return err
+		}
+		if m.store.State().Operation(id).Final() {
+			return nil // it was stopped meanwhile
 		}
 		status := stepDone
 		if reason != "" {

@@ -163,3 +163,87 @@ func TestNewLeaderTakesUpThePlan(t *testing.T) {
 		t.Errorf("under the new leader the drain is %s: %s", op.Status, op.Error)
 	}
 }
+
+// TestPlanIsStoppedHalfWay: the move under way is finished, the other one never begins.
+func TestPlanIsStoppedHalfWay(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	held, release := make(chan struct{}, 10), make(chan struct{})
+	l.fail = func(*cluster.Operation) string {
+		held <- struct{}{}
+		<-release
+		return ""
+	}
+	l.grow(2)
+	h := l.hosts[0]
+	ctx := t.Context()
+	for i := range 2 {
+		_, err := h.Create(ctx, api.CreateRequest{
+			Name: fmt.Sprintf("web%d", i), Template: "tiny", Host: "host1", Limits: cluster.Limits{RAM: 64 << 20}, Start: true,
+		})
+		must(t, err)
+	}
+	op, err := h.Drain(ctx, "host1", api.PlanRequest{})
+	must(t, err)
+	<-held // the first move is under way
+	op, err = l.hosts[1].Stop(ctx, op.ID)
+	must(t, err)
+	if op.Status != cluster.OpAborted || !strings.Contains(op.Error, "of 2 moves were not begun") {
+		t.Errorf("stopped, the drain is %s: %s", op.Status, op.Error)
+	}
+	close(release)
+	moved := func() (n int) {
+		for i := range 2 {
+			c, err := h.Container(ctx, fmt.Sprintf("web%d", i))
+			must(t, err)
+			if c.Host == "host2" && c.Operation == "" {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "the move under way is finished", func() error {
+		if moved() != 1 {
+			return fmt.Errorf("%d containers have moved", moved())
+		}
+		return nil
+	})
+	migrations, err := h.Operations(ctx)
+	must(t, err)
+	if len(migrations) != 2 { // the drain and one move
+		t.Errorf("%d operations were begun", len(migrations))
+	}
+	_, err = h.Stop(ctx, "none")
+	wantCode(t, err, api.CodeNotFound)
+	for _, m := range migrations {
+		if m.Kind == cluster.OpMigrate {
+			_, err = h.Stop(ctx, m.ID)
+			wantCode(t, err, api.CodeConflict)
+		}
+	}
+}
+
+// TestSavedPlanIsReplayed: a plan is carried out as it was saved, and refused once it is out of date.
+func TestSavedPlanIsReplayed(t *testing.T) {
+	_, hosts := newCluster(t, 2)
+	h, ctx := hosts[0], t.Context()
+	h.create("web", 64<<20)
+	plan, err := h.Consolidate(ctx, api.PlanRequest{DryRun: true})
+	must(t, err)
+	if len(plan.Steps) != 0 {
+		t.Fatalf("with one container on one host the plan has %d moves", len(plan.Steps))
+	}
+	c, err := h.Container(ctx, "web")
+	must(t, err)
+	to := map[string]string{"host1": "host2", "host2": "host1"}[c.Host]
+	saved := []cluster.Move{{Container: c.ID, Name: "web", From: c.Host, To: to, Operation: "old", Status: "done"}}
+	op, err := h.Consolidate(ctx, api.PlanRequest{Steps: saved})
+	must(t, err)
+	if op = h.finished(op.ID); op.Status != cluster.OpDone {
+		t.Fatalf("the replay is %s: %s", op.Status, op.Error)
+	}
+	if now, err := h.Container(ctx, "web"); err != nil || now.Host != to {
+		t.Errorf("it is on %s, %v", now.Host, err)
+	}
+	_, err = h.Consolidate(ctx, api.PlanRequest{Steps: saved})
+	wantCode(t, err, api.CodeConflict)
+}

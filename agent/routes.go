@@ -60,6 +60,7 @@ func (a *Agent) routes() http.Handler {
 		api.RouteHostState:    (*member).handleHostState,
 		api.RouteDrain:        (*member).handleDrain,
 		api.RouteConsolidate:  (*member).handleConsolidate,
+		api.RouteStop:         (*member).handleStop,
 		api.RoutePlace:        (*member).handlePlace,
 		api.RouteContainers:   (*member).handleContainers,
 		api.RouteCreate:       (*member).handleCreate,

@@ -310,9 +310,12 @@ func (a *agent) Read(context.Context, string) (*cluster.Operation, *cluster.Cont
 	return a.w.state.Operation(operation), a.w.state.Container(ctid), nil
 }
 
-func (a *agent) Restarted(context.Context, string) error {
-	ct := a.w.container()
-	return a.ask("report", cluster.ReportContainer{ID: ctid, Host: a.host, Generation: ct.Generation, State: cluster.Running, Restarted: true})
+func (a *agent) Restarted(_ context.Context, _ string, running bool) error {
+	report := cluster.ReportContainer{ID: ctid, Host: a.host, Generation: a.w.container().Generation, State: cluster.Starting}
+	if running {
+		report.State, report.Restarted = cluster.Running, true
+	}
+	return a.ask("report", report)
 }
 
 func (a *agent) Finish(_ context.Context, op string, r cluster.MoveResult) error {

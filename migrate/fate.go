@@ -108,13 +108,19 @@ func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime
 	if err != nil || ct.Desired != cluster.WantRunning {
 		return err
 	}
+	lost := op.Mode == cluster.ModeLive // else it was stopped to be moved, and nothing is lost
+	if lost {
+		if err := src.Ledger.Restarted(ctx, op.ID, false); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(src.Host.Kill(ctx, op.Container), src.Host.Start(ctx, spec)); err != nil {
 		return fmt.Errorf("start container %d from disk: %w", op.Container, err)
 	}
-	if op.Mode == cluster.ModeOffline {
-		return nil // it was stopped to be moved; nothing was lost
+	if !lost {
+		return nil
 	}
-	return src.Ledger.Restarted(ctx, op.ID)
+	return src.Ledger.Restarted(ctx, op.ID, true)
 }
 
 // goOn thaws the container, and says whether it is alive and well.

@@ -236,6 +236,13 @@ func (c *Client) Consolidate(ctx context.Context, r PlanRequest) (cluster.Operat
 	return get[cluster.Operation](ctx, c, RouteConsolidate, r)
 }
 
+// Stop ends a drain or a consolidation: the move that is under way is finished, no other one begins.
+func (c *Client) Stop(ctx context.Context, id string) (cluster.Operation, error) {
+	var out cluster.Operation
+	err := c.send(ctx, request{route: RouteStop, path: []string{id}}, &out)
+	return out, err
+}
+
 // Place explains where a container would be created.
 func (c *Client) Place(ctx context.Context, r CreateRequest) (PlaceReply, error) {
 	return get[PlaceReply](ctx, c, RoutePlace, r)

@@ -38,6 +38,7 @@ const (
 	RouteTemplatePut  = "PUT /v1/templates/{name}"             // body: tar, maybe gzip, xz or zstd; ?systemd=auto&source=... -> cluster.Template
 	RouteTemplateDrop = "DELETE /v1/templates/{name}"          // -> {}
 	RouteOperations   = "GET /v1/operations"                   // -> []cluster.Operation
+	RouteStop         = "POST /v1/operations/{id}/stop"        // a drain or consolidation: no further move -> cluster.Operation
 	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS -> cluster.Operation, at once when final
 	RouteBlob         = "GET /v1/blobs/{digest}"               // hosts only: the template's archive, zstd
 	RouteApply        = "POST /v1/apply"                       // hosts only: a cluster command -> its result
@@ -133,6 +134,8 @@ type HostStateRequest struct {
 type PlanRequest struct {
 	DryRun bool `json:"dry_run"`
 	Max    int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
+	// Steps is a plan that was saved, to be carried out as it is; empty: a new one is made.
+	Steps []cluster.Move `json:"steps,omitempty"`
 }
 
 // CreateRequest asks for a container.

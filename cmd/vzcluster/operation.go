@@ -34,6 +34,17 @@ func operationCommand(e *env) *cli.Command {
 					return e.show(c, op, operationRecord(op))
 				}),
 			},
+			{
+				Name: "stop", Usage: "stop a drain or a consolidation half-way", ArgsUsage: "ID",
+				Description: "The move that is under way is finished, no other one begins.",
+				Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+					op, err := cl.Stop(ctx, c.Args().First())
+					if err != nil {
+						return err
+					}
+					return e.show(c, op, operationRecord(op))
+				}),
+			},
 		},
 	}
 }

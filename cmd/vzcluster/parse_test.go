@@ -1,10 +1,14 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
 )
 
 func TestParseSize(t *testing.T) {
@@ -134,6 +138,25 @@ func TestPermuteRefuses(t *testing.T) {
 		_, err := permute(testEnv(nil, nil).app(), append([]string{"vzcluster"}, strings.Fields(in)...))
 		if err == nil || err.Error() != want {
 			t.Errorf("permute(%s)\n  %v, want\n  %s", in, err, want)
+		}
+	}
+}
+
+func TestSavedPlan(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "plan.json")
+	if steps, err := savedPlan(""); steps != nil || err != nil {
+		t.Errorf("without a file: %v, %v", steps, err)
+	}
+	if _, err := savedPlan(file); api.CodeOf(err) != api.CodeUsage {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	for body, want := range map[string]int{`{"steps":[{"container":101,"from":"host1","to":"host2"}]}`: 1, `{"steps":[]}`: 0, `no JSON`: 0} {
+		if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		steps, err := savedPlan(file)
+		if len(steps) != want || (err == nil) != (want > 0) {
+			t.Errorf("%s: %v, %v", body, steps, err)
 		}
 	}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,21 +18,43 @@ import (
 func consolidateCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "consolidate", Usage: "free as many hosts as possible by live migration", ArgsUsage: " ",
-		Description: "The plan with the fewest and cheapest moves is shown first.",
-		Flags:       append(planFlags(), &cli.IntFlag{Name: "max", Usage: "free at most `N` hosts; 0: as many as possible"}),
+		Description: "The plan with the fewest and cheapest moves is shown first. It can be saved with --dry-run -o json, and carried out later\n" +
+			"with --plan; `vzcluster operation stop` stops it half-way.",
+		Flags: append(planFlags(), &cli.IntFlag{Name: "max", Usage: "free at most `N` hosts; 0: as many as possible"},
+			&cli.StringFlag{Name: "plan", Usage: "carry out the plan that was saved in `FILE`"}),
 		Action: e.with(0, 0, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
 			limit := c.Int("max")
 			if limit < 0 {
 				return usagef(c, "max: %d is not a number of hosts", limit)
 			}
+			steps, err := savedPlan(c.String("plan"))
+			if err != nil {
+				return err
+			}
 			return e.carryOut(ctx, c, planned{
 				cl: cl, what: "consolidation", nothing: "no host can be freed",
 				start: func(dry bool) (cluster.Operation, error) {
-					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit})
+					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit, Steps: steps})
 				},
 			})
 		}),
 	}
+}
+
+// savedPlan reads the moves of a plan that was printed as JSON; no file means no moves.
+func savedPlan(file string) ([]cluster.Move, error) {
+	if file == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, api.Errorf(api.CodeUsage, "", "plan: %v", err)
+	}
+	var op cluster.Operation
+	if err := json.Unmarshal(raw, &op); err != nil || len(op.Steps) == 0 {
+		return nil, api.Errorf(api.CodeUsage, "save one with `vzcluster consolidate --dry-run -o json`", "plan: %s holds no plan", file)
+	}
+	return op.Steps, nil
 }
 
 func planFlags() []cli.Flag {

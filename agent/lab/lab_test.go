@@ -239,7 +239,9 @@ func TestPowerOff(t *testing.T) {
 	freezer := ""
 	if tree, _ := cgroup.OpenTree(""); !tree.V2() {
 		freezer = cgroup.DefaultRoot + "/freezer/vz/101"
-		l.sh(t, "host1", "mkdir -p "+freezer+"; sleep 1000 >/dev/null 2>&1 & echo $! > "+freezer+"/cgroup.procs && echo FROZEN > "+freezer+"/freezer.state")
+		// Frozen before it has let go of our pipe, it would keep us waiting for its end.
+		l.sh(t, "host1", "mkdir -p "+freezer+"; sleep 1000 >/dev/null 2>&1 & p=$!; until grep -q sleep /proc/$p/comm; do :; done; "+
+			"echo $p > "+freezer+"/cgroup.procs && echo FROZEN > "+freezer+"/freezer.state")
 	}
 	if err := l.PowerOff(t.Context(), "host1"); err != nil {
 		t.Fatal(err)

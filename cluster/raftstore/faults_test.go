@@ -254,6 +254,9 @@ func TestOverLoopback(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, s := range stores { // one who does not know a member yet gives it no vote
+		eventually(t, s.cfg.Name+" knows three members", func() bool { return len(s.Members()) == 3 })
+	}
 	if err := leader.Close(); err != nil {
 		t.Fatal(err)
 	}

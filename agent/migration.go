@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,7 +60,11 @@ func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, err
 	if err != nil {
 		return nil, err
 	}
-	return conn, noticeSilence(conn)
+	if err := noticeSilence(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // spec makes a container's specification, and sees to it that its template is here and that reconciliation has let go
@@ -82,8 +87,11 @@ func (mv *mover) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for {
-		changed := mv.a.Changed()
-		for _, op := range mv.a.State().Operations() {
+		changed, state := mv.a.Changed(), mv.a.State()
+		mv.mu.Lock() // what the state has forgotten need not be remembered here
+		maps.DeleteFunc(mv.swept, func(id string, _ bool) bool { return state.Operation(id) == nil })
+		mv.mu.Unlock()
+		for _, op := range state.Operations() {
 			switch {
 			case op.Kind != cluster.OpMigrate:
 			case mv.workFor(op) != nil:

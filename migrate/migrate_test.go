@@ -170,6 +170,15 @@ func (r *run) verify() {
 	}
 }
 
+// through lets the migration run to its end, and checks what must be true then.
+func (r *run) through(died string) {
+	r.t.Helper()
+	ctx := bounded(r.t)
+	r.start(ctx)
+	r.settle(ctx, died)
+	r.verify()
+}
+
 func bounded(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -363,24 +372,18 @@ func TestRefusedByPreflight(t *testing.T) {
 }
 
 func TestThawedByCRIU(t *testing.T) {
-	ctx := bounded(t)
 	r := newRun(t, cluster.ModeLive)
 	r.thawDump = true
-	r.start(ctx)
-	r.settle(ctx, "")
-	r.verify()
+	r.through("")
 	if r.container().Host != "a" {
 		t.Error("a container that had run after its checkpoint was moved")
 	}
 }
 
 func TestFailedDumpGoesBack(t *testing.T) {
-	ctx := bounded(t)
 	r := newRun(t, cluster.ModeLive)
 	r.dumpFails = true
-	r.start(ctx)
-	r.settle(ctx, "")
-	r.verify()
+	r.through("")
 	if r.container().Host != "a" || !strings.Contains(r.op().Error, "inotify") {
 		t.Errorf("the container is on %s, the reason is %q", r.container().Host, r.op().Error)
 	}
@@ -390,12 +393,9 @@ func TestFailedDumpGoesBack(t *testing.T) {
 func TestBrokenSource(t *testing.T) {
 	for _, how := range []string{"infected", "dies"} {
 		t.Run(how, func(t *testing.T) {
-			ctx := bounded(t)
 			r := newRun(t, cluster.ModeLive)
 			r.dumpFails, r.broken, r.dies = true, how == "infected", how == "dies"
-			r.start(ctx)
-			r.settle(ctx, "")
-			r.verify()
+			r.through("")
 			if ct := r.container(); ct.Host != "a" || ct.Restarted != 1 {
 				t.Errorf("the container is on %s, restarted %d times", ct.Host, ct.Restarted)
 			}
@@ -404,12 +404,9 @@ func TestBrokenSource(t *testing.T) {
 }
 
 func TestRestoreIsTriedTwice(t *testing.T) {
-	ctx := bounded(t)
 	r := newRun(t, cluster.ModeLive)
 	r.badOnce = true
-	r.start(ctx)
-	r.settle(ctx, "")
-	r.verify()
+	r.through("")
 	if r.container().Host != "b" {
 		t.Error("one failed restore undid the migration")
 	}
@@ -421,4 +418,22 @@ func TestTargetThatIsNotThere(t *testing.T) {
 	r.sourceDone <- r.source(r.agents["a"]).Run(ctx, r.op(), spec())
 	r.settle(ctx, "b")
 	r.verify()
+}
+
+// TestAbortWinsTheRace has the source give up when the target is about to commit: the held copy must never go on.
+func TestAbortWinsTheRace(t *testing.T) {
+	r := newRun(t, cluster.ModeLive)
+	r.hook = func(at Point, _ string) error {
+		if at == PointTargetCommit {
+			r.conn.Close()
+			for !r.op().Final() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return nil
+	}
+	r.through("")
+	if r.container().Host != "a" || r.op().Status != cluster.OpAborted {
+		t.Errorf("the container is on %s, the migration is %s", r.container().Host, r.op().Status)
+	}
 }

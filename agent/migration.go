@@ -46,9 +46,9 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 		dir := filepath.Join(a.Config().DataDir, "migrations")
 		l := &ledger{a}
 		mv := &mover{a: a, engine: engine, dir: dir, busy: map[int]string{}, over: map[string]bool{}, swept: map[string]bool{}, wake: make(chan struct{}, 1)}
-		mv.source = &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial}
+		mv.source = &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: migrate.LocalDisk{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial}
 		mv.target = &migrate.Target{
-			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
+			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: migrate.LocalDisk{}, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
 		}
 		return mv
 	}

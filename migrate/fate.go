@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -146,7 +145,7 @@ func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runt
 	if err := src.Host.Settle(ctx, src.images(op.ID)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
-	defer os.RemoveAll(src.images(op.ID))
+	defer src.Disk.RemoveAll(src.images(op.ID))
 	_, ct, err := src.Ledger.Read(ctx, op.ID)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, err)

@@ -37,8 +37,13 @@ func (b *budget) take(size int64) error {
 }
 
 // sendImages sends every image of a checkpoint.
-func sendImages(s *stream, dir string) error {
-	entries, err := os.ReadDir(dir)
+func sendImages(s *stream, disk Disk, dir string) error {
+	folder, err := disk.Open(dir, os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("send the checkpoint: %w", err)
+	}
+	defer folder.Close()
+	entries, err := folder.ReadDir(-1)
 	if err != nil {
 		return fmt.Errorf("send the checkpoint: %w", err)
 	}
@@ -46,15 +51,15 @@ func sendImages(s *stream, dir string) error {
 		if !e.Type().IsRegular() || !imageName.MatchString(e.Name()) {
 			continue
 		}
-		if err := sendImage(s, filepath.Join(dir, e.Name())); err != nil {
+		if err := sendImage(s, disk, filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("send the checkpoint: %w", err)
 		}
 	}
 	return nil
 }
 
-func sendImage(s *stream, file string) error {
-	f, err := os.Open(file)
+func sendImage(s *stream, disk Disk, file string) error {
+	f, err := disk.Open(file, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -79,8 +84,9 @@ func sendImage(s *stream, file string) error {
 	return s.frame(msgChunk, nil)
 }
 
-// receiveImage writes one image into the folder. Names and sizes are checked: what comes is hostile until proven.
-func receiveImage(s *stream, dir *os.Root, body []byte, room *budget) error {
+// receiveImage writes one image into the folder, which is new and only ours. Names and sizes are checked: what comes is
+// hostile until proven.
+func receiveImage(s *stream, disk Disk, dir string, body []byte, room *budget) error {
 	var head imageMsg
 	if err := json.Unmarshal(body, &head); err != nil {
 		return fmt.Errorf("receive the checkpoint: %w", err)
@@ -91,7 +97,7 @@ func receiveImage(s *stream, dir *os.Root, body []byte, room *budget) error {
 	if err := room.take(head.Size); err != nil {
 		return err
 	}
-	f, err := dir.OpenFile(head.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := disk.Open(filepath.Join(dir, head.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("receive the checkpoint: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // stage is how far the target's copy is; it is what a restarted agent must know to never run the same memory twice.
@@ -27,25 +26,16 @@ type journal struct {
 	Stage     stage  `json:"stage"`
 }
 
-// bootID names the kernel's current boot; empty when it cannot be read.
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-}
-
 func journalFile(dir, operation string) string { return filepath.Join(dir, operation+".json") }
 
 // save writes the journal and has it on disk when it returns.
-func (j journal) save(dir string) error {
+func (j journal) save(disk Disk, dir string) error {
 	b, err := json.Marshal(j)
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	file := journalFile(dir, j.Operation)
-	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := disk.Open(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
@@ -53,10 +43,10 @@ func (j journal) save(dir string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := disk.Rename(file+".new", file); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
-	d, err := os.Open(dir)
+	d, err := disk.Open(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
@@ -67,8 +57,8 @@ func (j journal) save(dir string) error {
 }
 
 // loadJournal reads an operation's journal; ok is false when there is none.
-func loadJournal(dir, operation string) (j journal, ok bool, err error) {
-	b, err := os.ReadFile(journalFile(dir, operation))
+func loadJournal(disk Disk, dir, operation string) (j journal, ok bool, err error) {
+	b, err := readFile(disk, journalFile(dir, operation))
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, false, nil
 	}
@@ -79,11 +69,4 @@ func loadJournal(dir, operation string) (j journal, ok bool, err error) {
 		return j, false, fmt.Errorf("read the journal: %w", err)
 	}
 	return j, true, nil
-}
-
-func removeJournal(dir, operation string) error {
-	if err := os.Remove(journalFile(dir, operation)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

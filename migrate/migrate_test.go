@@ -64,7 +64,7 @@ func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
 
 func (r *run) source(a *agent) *Source {
 	return &Source{
-		Host: a, Ledger: a, Copy: Layers{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Host: a, Ledger: a, Copy: Layers{}, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
 			if r.conn == nil {
 				return nil, errors.New("connection refused")
@@ -76,7 +76,7 @@ func (r *run) source(a *agent) *Source {
 
 func (r *run) target(a *agent) *Target {
 	return &Target{
-		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		Spec: func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
 	}
 }

@@ -57,11 +57,11 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if st.Running || !a.running {
 		return false, nil
 	}
-	j, ok, err := loadJournal(a.Dir, a.op.ID)
+	j, ok, err := loadJournal(a.Disk, a.Dir, a.op.ID)
 	if err != nil {
 		return false, err
 	}
-	if ok && j.Stage == stagePrepared && j.Boot == bootID() { // complete, and nothing of it has ever run
+	if ok && j.Stage == stagePrepared && j.Boot == a.Disk.Boot() { // complete, and nothing of it has ever run
 		if err := a.again(ctx, j); err == nil {
 			return false, nil
 		} else {
@@ -89,7 +89,7 @@ func (a *arrival) again(ctx context.Context, j journal) error {
 		return err
 	}
 	j.Stage = stageResuming
-	if err := j.save(a.Dir); err != nil {
+	if err := j.save(a.Disk, a.Dir); err != nil {
 		return err
 	}
 	return a.Host.Resume(ctx, a.spec, func() {})
@@ -97,6 +97,6 @@ func (a *arrival) again(ctx context.Context, j journal) error {
 
 // Left says whether a former agent of this host has begun to receive an operation and not ended it.
 func (t *Target) Left(operation string) bool {
-	_, ok, err := loadJournal(t.Dir, operation)
+	_, ok, err := loadJournal(t.Disk, t.Dir, operation)
 	return ok || err != nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -20,7 +19,8 @@ type Source struct {
 	Host   SourceHost
 	Ledger Ledger
 	Copy   Copier
-	Dir    string // for checkpoints: Dir/<operation>
+	Disk   Disk
+	Dir    string // on it, for checkpoints: Dir/<operation>
 	Hook   Hook
 	Log    *slog.Logger
 	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
@@ -63,7 +63,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
 		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
 	}
-	defer os.RemoveAll(m.images)
+	defer src.Disk.RemoveAll(m.images)
 	conn, err := src.Dial(ctx, op.To)
 	if err != nil {
 		return src.GiveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
@@ -202,7 +202,7 @@ func (m *move) prepare(context.Context) error {
 	if !m.live {
 		return nil
 	}
-	if err := os.MkdirAll(m.images, 0o700); err != nil {
+	if err := m.Disk.MkdirAll(m.images, 0o700); err != nil {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
 	if err := m.s.send(msgPrepare, struct{}{}); err != nil {
@@ -250,7 +250,7 @@ func (m *move) checkpoint(ctx context.Context) error {
 	}
 	err = m.Hook.at(PointSourceImages, m.op.ID)
 	if err == nil && m.live {
-		err = sendImages(m.s, m.images)
+		err = sendImages(m.s, m.Disk, m.images)
 	}
 	if err == nil {
 		err = m.s.send(msgRestore, struct{}{})

@@ -93,18 +93,13 @@ func TestImagesAreHostile(t *testing.T) {
 			dir := t.TempDir()
 			_ = os.WriteFile(filepath.Join(dir, "there.img"), nil, 0o600)
 			_ = os.Symlink(filepath.Join(outside, "x"), filepath.Join(dir, "link.img"))
-			root, err := os.OpenRoot(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer root.Close()
 			w, r := pair()
 			sendOne(w, tt.name, tt.size, "data")
 			k, body, err := r.receive()
 			if err != nil || k != msgImage {
 				t.Fatal(k, err)
 			}
-			if err := receiveImage(r, root, body, &budget{files: 10, bytes: 1 << 20}); (err == nil) != tt.ok {
+			if err := receiveImage(r, LocalDisk{}, dir, body, &budget{files: 10, bytes: 1 << 20}); (err == nil) != tt.ok {
 				t.Fatalf("got %v", err)
 			}
 			if left, _ := os.ReadDir(outside); len(left) > 0 {
@@ -122,13 +117,8 @@ func TestSendImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	root, err := os.OpenRoot(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
 	w, r := pair()
-	if err := sendImages(w, from); err != nil {
+	if err := sendImages(w, LocalDisk{}, from); err != nil {
 		t.Fatal(err)
 	}
 	_ = w.send(msgRestore, struct{}{})
@@ -140,7 +130,7 @@ func TestSendImages(t *testing.T) {
 		if k == msgRestore {
 			break
 		}
-		if err := receiveImage(r, root, body, &budget{files: 10, bytes: 1 << 20}); err != nil {
+		if err := receiveImage(r, LocalDisk{}, to, body, &budget{files: 10, bytes: 1 << 20}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,23 +144,23 @@ func TestSendImages(t *testing.T) {
 
 func TestJournal(t *testing.T) {
 	dir := t.TempDir()
-	if _, ok, err := loadJournal(dir, "op"); ok || err != nil {
+	if _, ok, err := loadJournal(LocalDisk{}, dir, "op"); ok || err != nil {
 		t.Fatal("there is a journal before there is one", err)
 	}
 	want := journal{Operation: "op", Container: 101, Stage: stagePrepared}
-	if err := want.save(dir); err != nil {
+	if err := want.save(LocalDisk{}, dir); err != nil {
 		t.Fatal(err)
 	}
-	if got, ok, err := loadJournal(dir, "op"); !ok || err != nil || got != want {
+	if got, ok, err := loadJournal(LocalDisk{}, dir, "op"); !ok || err != nil || got != want {
 		t.Fatalf("got %+v, %v, %v", got, ok, err)
 	}
 	if err := os.WriteFile(journalFile(dir, "op"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := loadJournal(dir, "op"); err == nil {
+	if _, _, err := loadJournal(LocalDisk{}, dir, "op"); err == nil {
 		t.Fatal("half a journal was read")
 	}
-	if !(&Target{Dir: dir}).Left("op") {
+	if !(&Target{Disk: LocalDisk{}, Dir: dir}).Left("op") {
 		t.Error("a broken journal was taken for none")
 	}
 }

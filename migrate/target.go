@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -24,7 +22,8 @@ type Target struct {
 	Host   TargetHost
 	Ledger Ledger
 	Copy   Copier
-	Dir    string // for checkpoints and journals
+	Disk   Disk
+	Dir    string // on it, for checkpoints and journals
 	Hook   Hook
 	Log    *slog.Logger
 	// Spec makes the specification of a container from its record and sees to it that its template is here.
@@ -124,11 +123,11 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	}
 	// The folder above is closed to everybody else; CRIU reads images as the container's root, who can reach this one
 	// only through CRIU's descriptor.
-	if err := errors.Join(os.RemoveAll(a.images), os.MkdirAll(a.images, 0o755)); err != nil {
+	if err := errors.Join(a.Disk.RemoveAll(a.images), a.Disk.MkdirAll(a.images, 0o755)); err != nil {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
-	a.journal = journal{Operation: op.ID, Container: op.Container, Boot: bootID(), Stage: stageReceiving}
-	if err := a.journal.save(a.Dir); err != nil {
+	a.journal = journal{Operation: op.ID, Container: op.Container, Boot: a.Disk.Boot(), Stage: stageReceiving}
+	if err := a.journal.save(a.Disk, a.Dir); err != nil {
 		return err
 	}
 	return a.s.send(msgReady, struct{}{})
@@ -136,11 +135,6 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 
 // receive follows the source's messages up to the restore.
 func (a *arrival) receive(ctx context.Context) error {
-	images, err := os.OpenRoot(a.images)
-	if err != nil {
-		return fmt.Errorf("receive the checkpoint: %w", err)
-	}
-	defer images.Close()
 	room := budget{files: maxImages, bytes: a.spec.Limits.RAM + a.spec.Limits.Swap + imageSlack}
 	if a.spec.Limits.RAM == 0 {
 		room.bytes = math.MaxInt64
@@ -159,7 +153,7 @@ func (a *arrival) receive(ctx context.Context) error {
 			err = a.prepare(ctx)
 		case msgImage:
 			if err = a.Hook.at(PointTargetImages, a.op.ID); err == nil {
-				err = receiveImage(a.s, images, body, &room)
+				err = receiveImage(a.s, a.Disk, a.images, body, &room)
 			}
 		case msgRestore:
 			return a.goOn(ctx)
@@ -218,7 +212,7 @@ func (a *arrival) prepare(ctx context.Context) error {
 		return err
 	}
 	a.journal.Stage = stagePrepared
-	if err := a.journal.save(a.Dir); err != nil {
+	if err := a.journal.save(a.Disk, a.Dir); err != nil {
 		return err
 	}
 	return a.s.send(msgPrepared, struct{}{})
@@ -297,7 +291,7 @@ func (a *arrival) resume(ctx context.Context) (resumed time.Time, err error) {
 	if a.prepared() {
 		// After this the copy may have run, and must never be restored from the same images again.
 		a.journal.Stage = stageResuming
-		if err := a.journal.save(a.Dir); err != nil {
+		if err := a.journal.save(a.Disk, a.Dir); err != nil {
 			return resumed, err
 		}
 		return resumed, a.Host.Resume(ctx, a.spec, opened)
@@ -344,12 +338,12 @@ func (a *arrival) sync() error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(layer)
+	d, err := a.Disk.Open(layer, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("put the layer on disk: %w", err)
 	}
 	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
+	if err := d.SyncAll(); err != nil {
 		return fmt.Errorf("put the layer on disk: %w", err)
 	}
 	return nil
@@ -368,7 +362,7 @@ func (t *Target) imagesOf(operation string) string { return filepath.Join(t.Dir,
 func (src *Source) images(operation string) string { return filepath.Join(src.Dir, operation) }
 
 func (t *Target) cleanUp(operation string) error {
-	if err := errors.Join(os.RemoveAll(t.imagesOf(operation)), removeJournal(t.Dir, operation)); err != nil {
+	if err := errors.Join(t.Disk.RemoveAll(t.imagesOf(operation)), t.Disk.RemoveAll(journalFile(t.Dir, operation))); err != nil {
 		return fmt.Errorf("remove the checkpoint of a finished migration: %w", err)
 	}
 	return nil

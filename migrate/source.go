@@ -24,6 +24,8 @@ type Source struct {
 	Hook   Hook
 	Log    *slog.Logger
 	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
+	// Spec makes the specification of a container from its record.
+	Spec func(ct *cluster.Container) (runtime.Spec, error)
 }
 
 // Passes over the layer are made while the container runs, until one moves so little that the pause is short.

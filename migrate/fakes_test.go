@@ -162,6 +162,16 @@ func (a *agent) Scan(int) (runtime.Scan, error) {
 	return runtime.Scan{Init: 1, Processes: a.w.blockers}, nil
 }
 
+func (a *agent) Outsiders(int) (out []runtime.Process, err error) {
+	defer a.enter()()
+	for _, p := range a.w.blockers {
+		if p.Foreign {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
 func (a *agent) Broken(int) (bool, error) {
 	defer a.enter()()
 	return a.w.broken, nil

@@ -50,6 +50,7 @@ type Ledger interface {
 type SourceHost interface {
 	Status(id int) (runtime.Status, error)
 	Scan(id int) (runtime.Scan, error)
+	Outsiders(id int) ([]runtime.Process, error)
 	Broken(id int) (bool, error)
 	Wait(ctx context.Context, id int) error
 	Freeze(ctx context.Context, id int) error

@@ -362,7 +362,7 @@ func TestLostReplies(t *testing.T) {
 func TestRefusedByPreflight(t *testing.T) {
 	ctx := bounded(t)
 	r := newRun(t, cluster.ModeLive)
-	r.blockers = []runtime.Process{{PID: 1, Name: "init"}, {PID: 7, Name: "dockerd", Unit: "docker.service", Files: []string{"anon_inode:bpf-map"}}}
+	r.blockers = []runtime.Process{{PID: 1, Name: "init"}, {PID: 7, Name: "dockerd", Unit: "docker.service", Files: []runtime.File{{Target: "anon_inode:bpf-prog"}}}}
 	r.start(ctx)
 	r.settle(ctx, "b") // the target never hears of it
 	r.verify()

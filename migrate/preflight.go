@@ -2,17 +2,23 @@ package migrate
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
-// Blocker is one thing that CRIU cannot checkpoint, with its owner and the way out.
+// GhostLimit is how large a file that has no name any more may be, in bytes: its contents go into the checkpoint.
+const GhostLimit = runtime.GhostLimit
+
+// Blocker is one thing that is in the way of a live migration, with its owner and the way out.
 type Blocker struct {
 	Process string // "1234 dockerd", or "" when it is the container's
 	Unit    string // systemd unit inside, or ""
 	What    string
 	Remedy  string
+	Session bool // a process that exec has started: it can be ended for the migration
 }
 
 func (b Blocker) String() string {
@@ -28,24 +34,43 @@ func (b Blocker) String() string {
 
 // nested says what a namespace of a process's own means and how it is avoided.
 var nested = map[string]string{
-	"ipc":  "switch PrivateIPC off in its unit, or stop it",
-	"net":  "switch PrivateNetwork off in its unit, or stop it",
-	"pid":  "stop it: containers inside the container cannot be moved live",
-	"time": "stop it",
-	"user": "switch PrivateUsers off in its unit, or stop it",
-	"uts":  "switch ProtectHostname off in its unit, or stop it",
+	"cgroup": "switch ProtectControlGroups to a plain yes or no in its unit, or stop it",
+	"ipc":    "switch PrivateIPC off in its unit, or stop it",
+	"net":    "switch PrivateNetwork off in its unit, or stop it",
+	"pid":    "stop it: containers inside the container cannot be moved live",
+	"time":   "stop it",
+	"user":   "switch PrivateUsers off in its unit, or stop it",
+	"uts":    "switch ProtectHostname off in its unit, or stop it",
 }
 
-// undumpable are descriptors that CRIU cannot dump, by the beginning of what they point to.
-var undumpable = []struct{ prefix, what string }{
-	{"anon_inode:[io_uring]", "it has an io_uring open"},
-	{"anon_inode:bpf", "it has a BPF object open"},
-	{"anon_inode:[userfaultfd]", "it has a userfaultfd open"},
-	{"anon_inode:[perf_event]", "it has a perf event open"},
-	{"anon_inode:[fanotify]", "it has a fanotify group open"},
-	{"anon_inode:kvm", "it has a virtual machine open"},
-	{"/dev/fuse", "it serves a FUSE file system"},
-	{"/dev/kvm", "it has a virtual machine open"},
+// orOffline is what can be done about most things.
+const orOffline = "stop it, or move the container with --offline"
+
+// dumpable are the descriptors without a path that CRIU knows, by the beginning of what they point to.
+var dumpable = []string{
+	"socket:", "pipe:", "/", "anon_inode:[eventfd]", "anon_inode:[eventpoll]", "anon_inode:inotify", "anon_inode:[fanotify]",
+	"anon_inode:[signalfd]", "anon_inode:[timerfd]", "anon_inode:[pidfd]", "pidfd:",
+	"ipc:[", "net:[", "pid:[", "time:[", "user:[", "uts:[", "mnt:[", "cgroup:[",
+}
+
+// known names descriptors that CRIU cannot dump.
+var known = map[string]string{
+	"anon_inode:[io_uring]":         "an io_uring",
+	"anon_inode:bpf-map":            "a BPF map", // CRIU can dump it if it was built with libbpf; Debian\'s was not
+	"anon_inode:bpf-prog":           "a BPF program",
+	"anon_inode:bpf_link":           "a BPF link",
+	"anon_inode:[userfaultfd]":      "a userfaultfd",
+	"anon_inode:[perf_event]":       "a perf event",
+	"anon_inode:kvm-vm":             "a virtual machine",
+	"anon_inode:kvm-vcpu":           "a virtual machine",
+	"anon_inode:seccomp notify":     "a seccomp listener",
+	"anon_inode:[landlock-ruleset]": "a landlock rule set",
+	"anon_inode:landlock-ruleset":   "a landlock rule set",
+}
+
+// protocols are the sockets that CRIU knows, as the kernel names them.
+var protocols = []string{
+	"TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM", "NETLINK", "PACKET", "",
 }
 
 // Preflight names everything in a container that would make a live migration fail. It freezes and changes nothing.
@@ -58,40 +83,141 @@ func Preflight(scan runtime.Scan) []Blocker {
 		}
 	}
 	for _, p := range scan.Processes {
-		add := func(what, remedy string) {
-			out = append(out, Blocker{Process: fmt.Sprintf("%d %s", p.PID, p.Name), Unit: p.Unit, What: what, Remedy: remedy})
-		}
 		if p.Foreign {
-			add("it was started from outside by exec and would be lost", "end that session first")
+			out = append(out, outsider(p))
 			continue
 		}
-		for kind, id := range p.Namespaces {
-			if own[kind] != "" && id != own[kind] {
-				add("it has a "+kind+" namespace of its own", nested[kind])
-			}
-		}
-		for _, u := range undumpable {
-			for _, file := range p.Files {
-				if strings.HasPrefix(file, u.prefix) {
-					add(u.what, "stop it, or move the container with --offline")
-					break
-				}
-			}
+		for what, remedy := range processBlockers(p, own) {
+			out = append(out, Blocker{Process: fmt.Sprintf("%d %s", p.PID, p.Name), Unit: p.Unit, What: what, Remedy: remedy})
 		}
 	}
 	return append(out, mountBlockers(scan.Mounts)...)
 }
 
+// outsider is the blocker that a process from outside is: a checkpoint would lose it without a word.
+func outsider(p runtime.Process) Blocker {
+	return Blocker{
+		Process: fmt.Sprintf("%d %s", p.PID, p.Name), Unit: p.Unit, Session: true,
+		What: "it was started from outside by exec and would be lost", Remedy: "end that session first, or migrate with --force, which ends it",
+	}
+}
+
+// processBlockers yields what is in the way of one process, and the way out.
+func processBlockers(p runtime.Process, own map[string]string) func(yield func(what, remedy string) bool) {
+	return func(yield func(what, remedy string) bool) {
+		for _, kind := range slices.Sorted(maps.Keys(nested)) {
+			if id := p.Namespaces[kind]; id != "" && own[kind] != "" && id != own[kind] && !yield("it has a "+kind+" namespace of its own", nested[kind]) {
+				return
+			}
+		}
+		said := map[string]bool{}
+		for _, f := range p.Files {
+			if what, remedy := fileBlocker(f); what != "" && !said[what] {
+				said[what] = true
+				if !yield(what, remedy) {
+					return
+				}
+			}
+		}
+		for _, from := range p.Mapped {
+			name, _ := strings.CutPrefix(from, "anon_inode:")
+			if what := "it has memory of " + name + " mapped"; known[from] == "" && !yield(what, orOffline) { // else its descriptor says so
+				return
+			}
+		}
+		for _, s := range []struct {
+			is           bool
+			what, remedy string
+		}{
+			{p.Traced, "a debugger is attached to it", "detach the debugger (gdb, strace)"},
+			{p.Stopped, "some of its threads are stopped and others are not", "let it go on (kill -CONT), or stop all of it"},
+			{p.Headless, "its first thread has ended while others go on", orOffline},
+			{p.Stuck, "it waits in the kernel and cannot be interrupted", "wait until its input or output has ended"},
+		} {
+			if s.is && !yield(s.what, s.remedy) {
+				return
+			}
+		}
+	}
+}
+
+// fileBlocker says why a descriptor cannot be dumped, and the way out; "" when it can.
+func fileBlocker(f runtime.File) (what, remedy string) {
+	switch {
+	case strings.HasPrefix(f.Target, "/dev/fuse"):
+		return "it serves a FUSE file system", orOffline
+	case f.Device != "" && !dumpableDevice(f.Device):
+		return fmt.Sprintf("it has the device %s (%s) open", f.Target, f.Device), orOffline
+	case !slices.Contains(protocols, f.Protocol):
+		return protocolBlocker(f.Protocol)
+	case f.Unread:
+		return "it does not read the messages on a netlink socket", "restart it, or move the container with --offline"
+	case f.Outside:
+		return "it watches a process outside of the container or a single thread", orOffline
+	case f.Detached:
+		return "it has " + f.Target + " open, whose file system is mounted nowhere in the container", "have it close that file, or stop it"
+	case f.Renamed:
+		return "it has " + f.Target + " open, a name that was deleted of a file that has another one", "have it open the file again (most services do so on reload)"
+	case f.Ghost > GhostLimit:
+		return fmt.Sprintf("it has %s open, %d MiB that only a checkpoint could carry; %d are the most", f.Target, f.Ghost>>20, GhostLimit>>20), "have it close that file, or restart it"
+	}
+	if slices.ContainsFunc(dumpable, func(prefix string) bool { return strings.HasPrefix(f.Target, prefix) }) {
+		return "", ""
+	}
+	if name := known[f.Target]; name != "" {
+		return "it has " + name + " open", orOffline
+	}
+	name := strings.TrimPrefix(f.Target, "anon_inode:")
+	return "it has something open that no checkpoint can carry: " + name, orOffline
+}
+
+func protocolBlocker(protocol string) (what, remedy string) {
+	if strings.HasPrefix(protocol, "MPTCP") {
+		return "it has an MPTCP socket", "start it with GODEBUG=multipathtcp=0, or with sysctl net.mptcp.enabled=0"
+	}
+	return "it has a socket of protocol " + protocol, orOffline
+}
+
+// dumpableDevice says whether CRIU can dump an open device file: memory devices and terminals.
+func dumpableDevice(device string) bool {
+	var major, minor int
+	if n, err := fmt.Sscanf(device, "char %d:%d", &major, &minor); n != 2 || err != nil {
+		return false
+	}
+	const mem, tty, aux, misc, ptyFirst, ptyLast, autofs = 1, 4, 5, 10, 128, 143, 235
+	switch {
+	case major == mem, major == tty && minor < 64, major == aux && minor <= 2, major >= ptyFirst && major <= ptyLast:
+		return true
+	case major == misc:
+		return minor == autofs // a tun device would be in a network that is not dumped but plugged in anew
+	}
+	return false
+}
+
+// undumpableFS are file systems that CRIU cannot dump. What a FUSE or a network file system is called goes on.
+var undumpableFS = []string{"fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "hugetlbfs", "ramfs", "bpf"}
+
 func mountBlockers(mounts []runtime.Mount) []Blocker {
 	var out []Blocker
 	for _, m := range mounts {
-		switch kind := m.Type; {
-		case kind == "fuse", strings.HasPrefix(kind, "fuse."), strings.HasPrefix(kind, "nfs") && kind != "nfsd", kind == "cifs", kind == "hugetlbfs":
+		if slices.Contains(undumpableFS, m.Type) || strings.HasPrefix(m.Type, "fuse.") {
 			out = append(out, Blocker{
-				What:   fmt.Sprintf("a %s file system is mounted on %s", kind, m.Path),
+				What:   fmt.Sprintf("a %s file system is mounted on %s", m.Type, m.Path),
 				Remedy: "unmount it, or move the container with --offline",
 			})
 		}
+	}
+	return out
+}
+
+// Notes says what a live migration would lose without failing, one sentence each.
+func Notes(scan runtime.Scan) []string {
+	var out []string
+	if n := scan.Unaccepted; n > 0 {
+		out = append(out, fmt.Sprintf("%d connections that no process has accepted yet would be closed; their peers must connect again", n))
+	}
+	if n := scan.HalfOpen; n > 0 {
+		out = append(out, fmt.Sprintf("%d connections that are just being opened would be dropped; their peers try again by themselves", n))
 	}
 	return out
 }

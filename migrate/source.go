@@ -118,8 +118,7 @@ func (m *move) untilAllowed(ctx context.Context) error {
 	return nil
 }
 
-// preflight refuses a live migration that cannot succeed, before anything is frozen. It is asked once more when the
-// container stands still: what exec has started meanwhile would be lost without a word.
+// preflight refuses a live migration that cannot succeed, before anything is frozen.
 func (m *move) preflight(context.Context) error {
 	if !m.live {
 		return nil
@@ -132,6 +131,18 @@ func (m *move) preflight(context.Context) error {
 		return fmt.Errorf("%w: %s", ErrRefused, blockers[0])
 	}
 	return nil
+}
+
+// outsiders refuses, when the container stands still, to lose without a word what exec has started meanwhile.
+func (m *move) outsiders() error {
+	if !m.live {
+		return nil
+	}
+	found, err := m.Host.Outsiders(m.spec.ID)
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("%w: %s", ErrRefused, outsider(found[0]))
+	}
+	return err
 }
 
 func (m *move) hello(context.Context) error {
@@ -233,7 +244,7 @@ func (m *move) checkpoint(ctx context.Context) error {
 	dump := make(chan error, 1)
 	complete := make(chan struct{})
 	go func() { dump <- m.dump(ctx, complete) }()
-	err := errors.Join(m.preflight(ctx), m.Hook.at(PointSourceDelta, m.op.ID))
+	err := errors.Join(m.outsiders(), m.Hook.at(PointSourceDelta, m.op.ID))
 	if err == nil {
 		_, err = m.pass(ctx, true)
 	}

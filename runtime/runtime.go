@@ -24,6 +24,9 @@ var (
 // UIDs is how many host uids and gids each container's user namespace spans.
 const UIDs = 65536
 
+// GhostLimit is how large a file that a process has open and that has no name any more may be in a checkpoint, in bytes.
+const GhostLimit = 64 << 20
+
 // Limits bound one container. Zero means no limit, except CPUUnits (zero is taken as 1024).
 type Limits struct {
 	RAM      int64 // bytes
@@ -178,8 +181,11 @@ type Checkpointer interface {
 	Infected(pids []int) bool
 	// Warm has the kernel's abilities probed now, so that no migration waits for it.
 	Warm(ctx context.Context) error
-	// Scan reads what a checkpoint of these processes would meet.
+	// Scan reads what a checkpoint of these processes would meet. They must not be frozen.
 	Scan(init int, pids []int) (Scan, error)
+	// Outsiders returns those of the processes that were started from outside, by exec: a checkpoint would lose them
+	// without a word. It is quick, and right for frozen processes too.
+	Outsiders(init int, pids []int) []Process
 }
 
 // Process is what the kernel shows of one of a container's processes that matters for a checkpoint.
@@ -189,14 +195,33 @@ type Process struct {
 	Unit       string            // systemd unit inside, "" if unknown
 	Foreign    bool              // its parent is outside of the container: it was started by exec
 	Namespaces map[string]string // kind -> identity
-	Files      []string          // what its descriptors point to
+	Files      []File            // what its descriptors are
+	Mapped     []string          // what its memory is mapped from, where that is no plain file
+	Traced     bool              // a debugger is attached to it
+	Stopped    bool              // some of its threads are stopped, others are not
+	Headless   bool              // its first thread has ended, others have not
+	Stuck      bool              // it waits in the kernel and cannot be interrupted
+}
+
+// File is one descriptor of a process, or several that are the same.
+type File struct {
+	Target   string // what the kernel says it points to
+	Protocol string // of a socket, as the kernel names it ("TCP", "NETLINK")
+	Device   string // of a device file: "char 10:229", "block 8:0"
+	Ghost    int64  // bytes of a file that has no name any more
+	Renamed  bool   // its name was deleted, but the file has another one
+	Detached bool   // its file system is mounted nowhere in the container
+	Outside  bool   // it stands for a process that is not the container's, or for a single thread
+	Unread   bool   // a netlink socket with messages that nobody reads
 }
 
 // Scan is a container as a checkpoint will find it.
 type Scan struct {
-	Init      int // pid
-	Processes []Process
-	Mounts    []Mount // of init's mount namespace
+	Init       int // pid
+	Processes  []Process
+	Mounts     []Mount // of all its mount namespaces
+	Unaccepted int     // connections that the kernel has accepted and no process has taken yet
+	HalfOpen   int     // connections whose peer has not confirmed yet
 }
 
 // Mount is a file system mounted inside a container.

@@ -14,7 +14,7 @@ import (
 	"github.com/vzcluster/vzcluster/agent/lab"
 )
 
-const criu = "/var/cache/vzcluster/bin/criu"
+const criuBinary = "/var/cache/vzcluster/bin/criu"
 
 // world is what all tests share.
 type world struct {
@@ -50,7 +50,7 @@ func (w *world) prepare() error {
 		w.skip = "a lab needs root"
 		return nil
 	}
-	if _, err := os.Stat(criu); err != nil {
+	if _, err := os.Stat(criuBinary); err != nil {
 		w.skip = "there is no CRIU; `make setup` installs it"
 		return nil
 	}

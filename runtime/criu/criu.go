@@ -42,7 +42,7 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 	o.Pid = ptr(int32(pid))
 	o.LeaveRunning = ptr(true)
 	o.FreezeCgroup = ptr(ct.Freezer)
-	o.GhostLimit = ptr(uint32(64 << 20))
+	o.GhostLimit = ptr(uint32(runtime.GhostLimit))
 	o.TcpSkipInFlight = ptr(true)
 	for _, b := range ct.Binds {
 		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(b.Path), Val: ptr(b.Path)})

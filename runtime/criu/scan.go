@@ -2,6 +2,7 @@ package criu
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,76 +11,177 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // namespaceKinds are the namespaces that a scan tells apart.
-var namespaceKinds = []string{"ipc", "net", "pid", "time", "user", "uts"}
+var namespaceKinds = []string{"cgroup", "ipc", "net", "pid", "time", "user", "uts"}
 
-// Scan implements runtime.Checkpointer. Processes that end meanwhile are left out.
+// passing is how long what may pass by itself is given to do so: a wait in the kernel, a message that is not read yet.
+const passing = 50 * time.Millisecond
+
+// Scan implements runtime.Checkpointer. Processes that end meanwhile are left out. It asks no file system that the
+// container may serve itself: such a question might never be answered.
 func (Criu) Scan(init int, pids []int) (runtime.Scan, error) {
-	scan := runtime.Scan{Init: init}
+	s := scanner{pids: pids, mounts: map[int]string{}, seen: map[string]bool{}}
+	s.scan.Init = init
+	if err := s.readMounts(init); err != nil {
+		return s.scan, err
+	}
 	for _, pid := range pids {
-		p, err := process(pid)
-		if err != nil {
-			continue // it has ended
+		if id, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err == nil && !s.seen[id] {
+			_ = s.readMounts(pid) // it has ended
 		}
-		ppid, err := parent(pid)
-		p.Foreign = err == nil && pid != init && !slices.Contains(pids, ppid)
-		scan.Processes = append(scan.Processes, p)
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", init))
-	if err != nil {
-		return scan, fmt.Errorf("read the mounts of process %d: %w", init, err)
+	for _, pid := range pids {
+		if p, err := s.process(pid); err == nil { // else it has ended
+			s.scan.Processes = append(s.scan.Processes, p)
+		}
 	}
-	defer f.Close()
-	mounts, err := mountinfo.GetMountsFromReader(f, nil)
-	if err != nil {
-		return scan, fmt.Errorf("read the mounts of process %d: %w", init, err)
-	}
-	for _, m := range mounts {
-		scan.Mounts = append(scan.Mounts, runtime.Mount{Path: m.Mountpoint, Type: m.FSType})
-	}
-	return scan, nil
+	s.connections(init)
+	s.lookAgain()
+	return s.scan, nil
 }
 
-func process(pid int) (runtime.Process, error) {
+// Outsiders implements runtime.Checkpointer.
+func (Criu) Outsiders(init int, pids []int) []runtime.Process {
+	var out []runtime.Process
+	for _, pid := range pids {
+		dir := fmt.Sprintf("/proc/%d", pid)
+		st, err := readStatus(dir)
+		if err == nil && pid != init && !slices.Contains(pids, st.parent) {
+			out = append(out, runtime.Process{PID: pid, Name: st.name, Unit: unit(dir), Foreign: true})
+		}
+	}
+	return out
+}
+
+// scanner reads one container.
+type scanner struct {
+	scan   runtime.Scan
+	pids   []int
+	mounts map[int]string  // mount id -> type of file system, in all the container's mount namespaces
+	seen   map[string]bool // mount namespaces that were read
+}
+
+func (s *scanner) process(pid int) (runtime.Process, error) {
 	dir := fmt.Sprintf("/proc/%d", pid)
-	name, err := os.ReadFile(dir + "/comm")
+	st, err := readStatus(dir)
 	if err != nil {
 		return runtime.Process{}, err
 	}
-	p := runtime.Process{PID: pid, Name: strings.TrimSpace(string(name)), Namespaces: map[string]string{}, Unit: unit(dir)}
+	p := runtime.Process{
+		PID: pid, Name: st.name, Unit: unit(dir), Namespaces: map[string]string{}, Traced: st.traced, Stuck: st.state == 'D',
+		Foreign: pid != s.scan.Init && !slices.Contains(s.pids, st.parent),
+	}
+	if st.state == 'Z' {
+		p.Headless = st.threads > 1
+		return p, nil
+	}
+	p.Stopped = st.threads > 1 && partlyStopped(dir)
 	for _, kind := range namespaceKinds {
 		if id, err := os.Readlink(dir + "/ns/" + kind); err == nil {
 			p.Namespaces[kind] = id
 		}
 	}
-	fds, err := os.ReadDir(dir + "/fd")
-	if err != nil {
+	if p.Files, err = s.files(dir); err != nil {
 		return p, err
 	}
-	for _, fd := range fds {
-		if target, err := os.Readlink(filepath.Join(dir, "fd", fd.Name())); err == nil {
-			p.Files = append(p.Files, target)
-		}
-	}
-	return p, nil
+	p.Mapped, err = mapped(dir)
+	return p, err
 }
 
-func parent(pid int) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// status is what /proc/PID/status says.
+type status struct {
+	name            string
+	state           byte
+	parent, threads int
+	traced          bool
+}
+
+func readStatus(dir string) (st status, err error) {
+	b, err := os.ReadFile(dir + "/status")
 	if err != nil {
-		return 0, err
+		return st, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
-			return strconv.Atoi(strings.TrimSpace(v))
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "Name":
+			st.name = value
+		case "State":
+			st.state = (value + "?")[0]
+		case "PPid":
+			st.parent, err = strconv.Atoi(value)
+		case "TracerPid":
+			st.traced = value != "0"
+		case "Threads":
+			st.threads, _ = strconv.Atoi(value)
 		}
 	}
-	return 0, fmt.Errorf("process %d has no parent", pid)
+	if st.state == 0 || err != nil {
+		return st, errors.Join(fmt.Errorf("%s/status cannot be understood", dir), err)
+	}
+	return st, nil
+}
+
+// partlyStopped says whether some threads of a process are stopped and others are not.
+func partlyStopped(dir string) bool {
+	threads, _ := filepath.Glob(dir + "/task/*")
+	stopped := 0
+	for _, t := range threads {
+		if st, err := readStatus(t); err == nil && st.state == 'T' {
+			stopped++
+		}
+	}
+	return stopped > 0 && stopped < len(threads)
+}
+
+// mapped lists what memory is mapped from, as far as it may be something that no checkpoint knows.
+func mapped(dir string) ([]string, error) {
+	b, err := os.ReadFile(dir + "/maps")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for line := range bytes.Lines(b) {
+		i := bytes.IndexAny(line, "/[")
+		if j := bytes.Index(line, []byte("anon_inode:")); j >= 0 {
+			i = j
+		}
+		if i < 0 {
+			continue
+		}
+		from := line[i : len(line)-1]
+		odd := bytes.HasPrefix(from, []byte("anon_inode:")) || string(from) == "[uprobes]" || bytes.HasPrefix(from, []byte("/secretmem")) ||
+			bytes.HasPrefix(from, []byte("/dev/")) && !bytes.HasPrefix(from, []byte("/dev/zero")) && !bytes.HasPrefix(from, []byte("/dev/shm/"))
+		if odd && !slices.Contains(out, string(from)) {
+			out = append(out, string(from))
+		}
+	}
+	return out, nil
+}
+
+// lookAgain gives what may pass by itself the time to do so.
+func (s *scanner) lookAgain() {
+	waits := func(p runtime.Process) bool {
+		return p.Stuck || slices.ContainsFunc(p.Files, func(f runtime.File) bool { return f.Unread })
+	}
+	if !slices.ContainsFunc(s.scan.Processes, waits) {
+		return
+	}
+	time.Sleep(passing)
+	unread := s.unread()
+	for i := range s.scan.Processes {
+		p := &s.scan.Processes[i]
+		if st, err := readStatus(fmt.Sprintf("/proc/%d", p.PID)); err != nil || st.state != 'D' {
+			p.Stuck = false
+		}
+		for j := range p.Files {
+			p.Files[j].Unread = p.Files[j].Unread && unread[inode(p.Files[j].Target)]
+		}
+	}
 }
 
 // unit is the systemd unit that a process belongs to: the last part of its cgroup path that looks like one.
@@ -100,42 +202,4 @@ func unit(dir string) string {
 		}
 	}
 	return ""
-}
-
-// parasite is the name of the memory in which CRIU runs code inside a process that it dumps.
-const parasite = "/memfd:CRIUMFD"
-
-// hurt says whether a dump that was cut off has ended or infected one of the processes that there were before. What can
-// be mended is mended.
-func (c Criu) hurt(before []int, pids func() ([]int, error)) bool {
-	now, err := pids()
-	if err != nil || c.Infected(now) {
-		return true
-	}
-	mend(now)
-	return slices.ContainsFunc(before, func(pid int) bool { return !slices.Contains(now, pid) })
-}
-
-// aftermath is how long a process may take to die of what a killed CRIU has left in its registers.
-const aftermath = 500 * time.Millisecond
-
-// hurtSoon watches for a while: CRIU thaws what it dumps, so a process that it was inside of runs into its end.
-func (c Criu) hurtSoon(before []int, pids func() ([]int, error)) bool {
-	for end := time.Now().Add(aftermath); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if c.hurt(before, pids) {
-			return true
-		}
-	}
-	return false
-}
-
-// Infected implements runtime.Checkpointer.
-func (Criu) Infected(pids []int) bool {
-	for _, pid := range pids {
-		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-		if err == nil && bytes.Contains(maps, []byte(parasite)) {
-			return true
-		}
-	}
-	return false
 }

@@ -149,6 +149,19 @@ func (e *Engine) Scan(id int) (runtime.Scan, error) {
 	return e.Checkpoints.Scan(st.PID, pids)
 }
 
+// Outsiders returns the processes of a container that exec has started; it may be frozen.
+func (e *Engine) Outsiders(id int) ([]runtime.Process, error) {
+	st, err := e.OCI.Status(id)
+	if err != nil {
+		return nil, err
+	}
+	pids, err := e.Cgroups.PIDs(id)
+	if err != nil {
+		return nil, err
+	}
+	return e.Checkpoints.Outsiders(st.PID, pids), nil
+}
+
 // Settle returns when no checkpoint or restore with these images, begun by an agent that died, is under way any more.
 func (e *Engine) Settle(ctx context.Context, images string) error {
 	return e.Checkpoints.Settle(ctx, images)

@@ -30,7 +30,7 @@ type mover struct {
 func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrator {
 	return func(a *Agent) Migrator {
 		dir := filepath.Join(a.Config().DataDir, "migrations")
-		l := &ledger{a}
+		l := &migrate.ClusterLedger{Host: a.Name(), Cluster: a}
 		mv := &mover{a: a, engine: engine}
 		source := &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: migrate.LocalDisk{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial, Spec: a.Spec}
 		target := &migrate.Target{

@@ -86,7 +86,7 @@ func (r *run) start(ctx context.Context) {
 	ours, theirs := connect(r.t)
 	r.conn = ours
 	go func() {
-		r.targetDone <- r.target(r.agents["b"]).Serve(ctx, theirs, "a", func(string) (func(), error) { return func() {}, nil })
+		r.targetDone <- r.target(r.agents["b"]).Serve(ctx, theirs, "a", func(string) error { return nil })
 	}()
 	go func() { r.sourceDone <- r.source(r.agents["a"]).Run(ctx, r.op(), spec()) }()
 }

@@ -107,18 +107,25 @@ func (mv *Mover) confirmed(ctx context.Context, op *cluster.Operation) {
 
 // Handle serves one migration stream from peer, whose name was authenticated.
 func (mv *Mover) Handle(ctx context.Context, conn io.ReadWriteCloser, peer string) {
-	var op *cluster.Operation
-	err := mv.target.Serve(ctx, conn, peer, func(operation string) (func(), error) {
-		if op = mv.agent.State().Operation(operation); op == nil || !mv.claim(op) {
-			return nil, fmt.Errorf("operation %s is worked on already", operation)
+	var op *cluster.Operation // that is ours
+	err := mv.target.Serve(ctx, conn, peer, func(operation string) error {
+		known := mv.agent.State().Operation(operation)
+		if known == nil || !mv.claim(known) {
+			return fmt.Errorf("operation %s is worked on already", operation)
 		}
-		return func() { mv.release(op) }, nil
+		op = known
+		return nil
 	})
 	if err != nil {
 		mv.log.Error("a migration to this host failed", "from", peer, "error", err)
+	}
+	if op == nil {
 		return
 	}
-	mv.done(op)
+	if err == nil {
+		mv.done(op) // before the release, or Run would look at it once more
+	}
+	mv.release(op)
 }
 
 // claim takes an operation to work on. A container has one at a time: what a later one froze, an earlier one must not

@@ -45,19 +45,17 @@ type arrival struct {
 }
 
 // Serve answers one migration stream from peer, whose name was authenticated. It returns when the container runs here
-// and the source knows, or when nothing of it is left here. Release is called once the operation is known, with its id;
-// the function that it returns is called when Serve has nothing more to do with it.
-func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string, claim func(operation string) (release func(), err error)) error {
+// and the source knows, or when nothing of it is left here. Claim is called once the operation is known, with its id; the
+// caller keeps others away from it until Serve returns.
+func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string, claim func(operation string) error) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	a := &arrival{Target: t, peer: peer, s: newStream(conn), clock: newStopwatch()}
-	release, err := a.hello(ctx, claim)
-	if err != nil {
+	if err := a.hello(ctx, claim); err != nil {
 		a.explain(conn, err)
 		return err
 	}
-	defer release()
 	if err := a.receive(ctx); err != nil {
 		a.explain(conn, err)
 		if a.asked { // only the ledger knows whether there is a way back
@@ -82,30 +80,25 @@ func (a *arrival) explain(conn io.ReadWriteCloser, reason error) {
 }
 
 // hello checks that the operation is real, runs, and is from the peer to us.
-func (a *arrival) hello(ctx context.Context, claim func(string) (func(), error)) (func(), error) {
+func (a *arrival) hello(ctx context.Context, claim func(string) error) error {
 	var hello helloMsg
 	if err := a.s.expect(msgHello, &hello, a.peer); err != nil {
-		return nil, err
+		return err
 	}
 	if hello.Version != 1 {
-		return nil, fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks 1; upgrade the older one", a.peer, hello.Version, a.Name)
+		return fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks 1; upgrade the older one", a.peer, hello.Version, a.Name)
 	}
 	op, ct, err := a.Ledger.Read(ctx, hello.Operation)
 	if err != nil {
-		return nil, fmt.Errorf("read the migration's record: %w", err)
+		return fmt.Errorf("read the migration's record: %w", err)
 	}
 	if op.Kind != cluster.OpMigrate || op.Status != cluster.OpRunning || op.From != a.peer || op.To != a.Name {
-		return nil, fmt.Errorf("operation %s is no running migration from %s to %s", op.ID, a.peer, a.Name)
+		return fmt.Errorf("operation %s is no running migration from %s to %s", op.ID, a.peer, a.Name)
 	}
-	release, err := claim(op.ID)
-	if err != nil {
-		return nil, err
+	if err := claim(op.ID); err != nil {
+		return err
 	}
-	if err := a.prepareHello(ctx, op, ct); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
+	return a.prepareHello(ctx, op, ct)
 }
 
 func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *cluster.Container) (err error) {

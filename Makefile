@@ -5,10 +5,10 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test demo bench clean need-go
+.PHONY: help setup unsetup build check test demo bench bench-migrate clean need-go
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## install what vzcluster needs on this host (needs root; silent when there is nothing to do)
 	@sh cmd/vzcluster/setup.sh install
@@ -37,6 +37,9 @@ demo: setup build ## a cluster on this machine and a live migration in it (needs
 
 bench: setup build ## the benchmarks (needs root)
 	$(GO) run ./cmd/vzbench
+
+bench-migrate: setup build ## the benchmarks of live migration, about an hour (needs root)
+	$(GO) run ./cmd/vzbench -set migrate -limit 2h
 
 clean: ## remove what was built
 	rm -rf bin out

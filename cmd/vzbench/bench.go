@@ -149,7 +149,7 @@ func (b *bench) put(ctx context.Context, host, from, to string) error {
 		return fmt.Errorf("copy a program to %s: %w", host, err)
 	}
 	defer f.Close()
-	_, err = b.exec(ctx, host, f, "sh", "-c", `cat >"$0" && chmod 755 "$0"`, to)
+	_, err = b.exec(ctx, host, f, "sh", "-c", `cat >"$0.new" && chmod 755 "$0.new" && mv "$0.new" "$0"`, to)
 	return err
 }
 
@@ -207,17 +207,21 @@ func (b *bench) prepare(ctx context.Context, host, template string) (prepared, e
 	return p, b.destroy(ctx, c)
 }
 
-// buildStamp builds the program that measures silence, without the C library of the machine.
-func (b *bench) buildStamp(ctx context.Context) (string, error) {
+// buildProgram builds the program of a folder beside this one, without the C library of the machine.
+func (b *bench) buildProgram(ctx context.Context, name string) (string, error) {
+	out := filepath.Join(b.dir, name)
+	if _, err := os.Stat(out); err == nil {
+		return out, nil
+	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
 		goTool = "/usr/local/go/bin/go" // where sudo's PATH does not look
 	}
-	out := filepath.Join(b.dir, "stamp")
-	cmd := exec.CommandContext(ctx, goTool, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "github.com/vzcluster/vzcluster/cmd/vzbench/stamp")
+	cmd := exec.CommandContext(ctx, goTool, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out,
+		"github.com/vzcluster/vzcluster/cmd/vzbench/"+name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the stamp program: %w: %s", err, text)
+		return "", fmt.Errorf("build the program %s: %w: %s", name, err, text)
 	}
 	return out, nil
 }

@@ -19,13 +19,13 @@ type floor struct {
 }
 
 // newFloor returns the floor of a template on a host; nothing is there yet.
-func (b *bench) newFloor(ctx context.Context, host, template string, byHand bool) (*floor, error) {
+func (b *bench) newFloor(ctx context.Context, host, template string, mounts style) (*floor, error) {
 	p, err := b.prepare(ctx, host, template)
 	if err != nil {
 		return nil, err
 	}
 	return &floor{b: b, host: host, order: order{
-		Place: "A", Tree: p.tree, UID: p.uid, Config: p.config, ByHand: byHand,
+		Place: "A", Tree: p.tree, UID: p.uid, Config: p.config, Mounts: mounts,
 		NIC: nic{Port: "vzfloor0", Bridge: "vzbr0", MAC: "02:00:00:00:00:77", Address: floorAddress + "/16"},
 	}}, nil
 }

@@ -41,15 +41,19 @@ const criuConfig = "network-lock nftables\n"
 
 // order is what is to be done inside a host. A place is one of two, A and B: each stands for a host of its own.
 type order struct {
-	Do     string `json:"do"`    // prepare, start, move, stop, watch
-	Place  string `json:"place"` // move: from here to the other one
-	Tree   string `json:"tree,omitempty"`
-	UID    uint32 `json:"uid,omitempty"`
-	Config []byte `json:"config,omitempty"` // the agent's specification
-	NIC    nic    `json:"nic,omitzero"`
-	ByHand bool   `json:"by_hand,omitempty"`
-	Log    string `json:"log,omitempty"`  // watch: in this file
-	Text   string `json:"text,omitempty"` // watch: for this
+	Do     string   `json:"do"`    // one of the verbs below
+	Place  string   `json:"place"` // move: from here to the other one
+	Tree   string   `json:"tree,omitempty"`
+	UID    uint32   `json:"uid,omitempty"`
+	Config []byte   `json:"config,omitempty"` // the agent's specification
+	NIC    nic      `json:"nic,omitzero"`
+	Mounts style    `json:"mounts,omitempty"`
+	Copy   bool     `json:"copy,omitempty"`  // again: copy the images, as to another host
+	Width  int      `json:"width,omitempty"` // raw: how many at once
+	Args   []string `json:"args,omitempty"`  // raw: the program
+	Count  int      `json:"count,omitempty"` // raw: how many of it
+	Log    string   `json:"log,omitempty"`   // watch: in this file
+	Text   string   `json:"text,omitempty"`  // watch: for this
 }
 
 // done is what came of it; the times are nanoseconds since 1970.
@@ -66,7 +70,8 @@ func inside(ctx context.Context, in io.Reader, out io.Writer) error {
 		return fmt.Errorf("read the order: %w", err)
 	}
 	verbs := map[string]func(context.Context, order) error{
-		"prepare": prepareFloor, "start": startFloor, "move": moveFloor, "stop": stopFloor, "watch": watch,
+		"prepare": prepareFloor, "start": startFloor, "move": moveFloor, "again": againFloor, "stop": stopFloor, "watch": watch,
+		"raw-start": startRaw, "raw": moveRaw, "raw-stop": stopRaw,
 	}
 	do, ok := verbs[o.Do]
 	if !ok {
@@ -137,14 +142,21 @@ func writeBundle(o order, at string) error {
 		root: rootPath(at), cgroup: fmt.Sprintf("/%s/%d", floorParent, floorID),
 		hook: filepath.Join(dir, "hook.sh"), criu: filepath.Join(dir, "criu.conf"),
 	}
-	config, err := adapt(o.Config, p, o.NIC, o.ByHand)
+	if _, err := exec.LookPath("iptables-restore"); err == nil && o.Mounts == plain {
+		p.criu = "" // CRIU's defaults; without iptables they do not work, and nftables is the quicker way anyhow
+	}
+	config, err := adapt(o.Config, p, o.NIC, o.Mounts)
 	if err != nil {
 		return err
 	}
+	if p.criu != "" {
+		if err := os.WriteFile(p.criu, []byte(criuConfig), 0o600); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600),
-		os.WriteFile(p.hook, []byte(hookScript), 0o700),
-		os.WriteFile(p.criu, []byte(criuConfig), 0o600))
+		os.WriteFile(p.hook, []byte(hookScript), 0o700))
 }
 
 // clean empties what a reboot empties and begins a boot log, as our agent does before a start.
@@ -224,6 +236,32 @@ func moveFloor(ctx context.Context, o order) error {
 		return criuError(err, filepath.Join(bundleOf(dst), "restore.log"))
 	}
 	return nil
+}
+
+// againFloor checkpoints the container and restores it in the same place, with nothing but what it takes for connections:
+// the plain way on one host. With Copy the images go to another folder in between, as they must on the way to another host.
+func againFloor(ctx context.Context, o order) error {
+	images := filepath.Join(floorDir, "images")
+	use := images
+	if err := errors.Join(os.RemoveAll(images), os.RemoveAll(images+".copy"), os.MkdirAll(images, 0o755)); err != nil {
+		return err
+	}
+	at := bundleOf(o.Place)
+	err := plainRunc(ctx, o.Place, "checkpoint", "--tcp-established", "--image-path", images, "--work-path", at, floorName)
+	if err != nil {
+		return criuError(err, filepath.Join(at, "dump.log"))
+	}
+	if o.Copy {
+		use = images + ".copy"
+		if text, err := exec.CommandContext(ctx, "cp", "-a", images, use).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy the images: %w: %s", err, text)
+		}
+	}
+	err = plainRunc(ctx, o.Place, "restore", "-d", "--tcp-established", "--image-path", use, "--work-path", at, "--bundle", at, floorName)
+	if err != nil {
+		return criuError(err, filepath.Join(at, "restore.log"))
+	}
+	return errors.Join(os.RemoveAll(images), os.RemoveAll(images+".copy"))
 }
 
 // criuError adds the first error of CRIU's log.

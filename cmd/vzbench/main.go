@@ -20,31 +20,44 @@ import (
 	"time"
 )
 
-// limit bounds a whole run.
-const limit = 15 * time.Minute
-
 // benchmark is one case of the command line; its name is that of its file of results.
 type benchmark struct {
 	name string
+	set  string
 	runs int // or pairs of runs, when -n does not say
 	slow bool
 	run  func(ctx context.Context, b *bench, runs int) ([]result, error)
 }
 
+// The sets of cases.
+const (
+	general = "general"
+	migrate = "migrate"
+)
+
 func benchmarks() []benchmark {
 	return []benchmark{
-		{name: "lab-up", runs: 3, run: labUp},
-		{name: "create-start", runs: 10, run: createStart},
-		{name: "systemd-boot", runs: 5, run: systemdBoot},
-		{name: "blackout-systemd", runs: 5, run: blackoutSystemd},
-		{name: "agent-memory", runs: 1, run: agentMemory},
-		{name: "demo", runs: 1, slow: true, run: demo},
+		{name: "lab-up", set: general, runs: 3, run: labUp},
+		{name: "create-start", set: general, runs: 10, run: createStart},
+		{name: "systemd-boot", set: general, runs: 5, run: systemdBoot},
+		{name: "blackout-systemd", set: migrate, runs: 30, run: blackoutSystemd},
+		{name: "agent-memory", set: general, runs: 1, run: agentMemory},
+		{name: "demo", set: general, runs: 1, slow: true, run: demo},
+		{name: "one-process", set: migrate, runs: 30, run: oneProcess},
+		{name: "gigabyte", set: migrate, runs: 30, run: gigabyte},
+		{name: "quick-return", set: migrate, runs: 5, run: quickReturn},
+		{name: "connections", set: migrate, runs: 30, run: thousand},
+		{name: "layer", set: migrate, runs: 5, run: layer},
+		{name: "drain", set: migrate, runs: 5, run: drain},
+		{name: "hundred", set: migrate, runs: 100, run: hundredMoves},
 	}
 }
 
 type options struct {
 	runs   int
 	cases  string
+	set    string
+	limit  time.Duration
 	quick  bool
 	out    string
 	binary string
@@ -57,6 +70,8 @@ func main() {
 	var o options
 	flag.IntVar(&o.runs, "n", 0, "runs, or pairs of runs, of each case (0: each case's own default)")
 	flag.StringVar(&o.cases, "case", "", "only these cases, separated by commas: "+strings.Join(names(), ", "))
+	flag.StringVar(&o.set, "set", general, "the set of cases when -case names none: "+general+" or "+migrate)
+	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "what a whole run may take")
 	flag.BoolVar(&o.quick, "quick", false, "leave the demo out")
 	flag.StringVar(&o.out, "out", filepath.Join("out", "bench"), "folder for results")
 	flag.StringVar(&o.binary, "binary", filepath.Join("bin", "vzcluster"), "the vzcluster that is measured")
@@ -86,6 +101,9 @@ func names() []string {
 
 // choose returns the cases that the options ask for, in their own order.
 func choose(o options) ([]benchmark, error) {
+	if o.set != general && o.set != migrate {
+		return nil, fmt.Errorf("there is no set %q; the sets are %s and %s", o.set, general, migrate)
+	}
 	wanted := strings.FieldsFunc(o.cases, func(r rune) bool { return r == ',' || r == ' ' })
 	for _, name := range wanted {
 		if !slices.Contains(names(), name) {
@@ -94,7 +112,7 @@ func choose(o options) ([]benchmark, error) {
 	}
 	var chosen []benchmark
 	for _, c := range benchmarks() {
-		if len(wanted) > 0 && !slices.Contains(wanted, c.name) || len(wanted) == 0 && o.quick && c.slow {
+		if len(wanted) > 0 && !slices.Contains(wanted, c.name) || len(wanted) == 0 && (c.set != o.set || o.quick && c.slow) {
 			continue
 		}
 		if o.runs > 0 {
@@ -116,7 +134,7 @@ func run(o options) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	b, err := newBench(o)
 	if err != nil {

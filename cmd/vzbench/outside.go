@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/lab"
@@ -18,6 +19,11 @@ const echoPeriod = 5 * time.Millisecond
 
 // receive notes when stamps arrive outside, until the context ends.
 func (b *bench) receive(ctx context.Context, port string) *series {
+	return b.records(ctx, outsideStamp, "receive", port)
+}
+
+// records notes what a program outside reports: records of a number and nanoseconds since 1970.
+func (b *bench) records(ctx context.Context, command ...string) *series {
 	s := &series{}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -36,9 +42,9 @@ func (b *bench) receive(ctx context.Context, port string) *series {
 	}()
 	go func() {
 		defer w.Close()
-		code, err := b.lab.Exec(ctx, lab.Outside, []string{outsideStamp, "receive", port}, nil, w, os.Stderr)
+		code, err := b.lab.Exec(ctx, lab.Outside, command, nil, w, os.Stderr)
 		if err == nil {
-			err = fmt.Errorf("the receiver of stamps ended with code %d", code)
+			err = fmt.Errorf("%s ended with code %d", strings.Join(command, " "), code)
 		}
 		s.end(err)
 	}()

@@ -33,6 +33,12 @@ func compare(name string, ours, floor []float64, goal *float64) result {
 	return r.judge()
 }
 
+// in is the result in another unit.
+func (r result) in(unit string) result {
+	r.Unit = unit
+	return r
+}
+
 // absolute reports figures that have no floor; the goal is for the median.
 func absolute(name, unit string, ours []float64, goal float64) result {
 	return result{Case: name, Unit: unit, Ours: median(ours), OursP99: percentile(ours, 99), Goal: &goal, Runs: len(ours)}.judge()

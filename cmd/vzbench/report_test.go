@@ -88,19 +88,23 @@ func TestChoose(t *testing.T) {
 		}
 		return list
 	}
-	if d := cmp.Diff(names(), chosen(options{})); d != "" {
-		t.Error("all:", d)
+	all := chosen(options{set: general})
+	if n := len(all) + len(chosen(options{set: migrate})); n != len(names()) {
+		t.Errorf("the sets have %d cases together, not %d", n, len(names()))
 	}
-	if l := chosen(options{quick: true}); strings.Contains(strings.Join(l, " "), "demo") || len(l) != len(names())-1 {
+	if l := chosen(options{set: general, quick: true}); strings.Contains(strings.Join(l, " "), "demo") || len(l) != len(all)-1 {
 		t.Error("quick:", l)
 	}
-	if l := chosen(options{quick: true, cases: "demo, lab-up"}); strings.Join(l, " ") != "lab-up demo" {
+	if _, err := choose(options{set: "all"}); err == nil {
+		t.Error("a set that is not there is run")
+	}
+	if l := chosen(options{set: migrate, quick: true, cases: "demo, lab-up"}); strings.Join(l, " ") != "lab-up demo" {
 		t.Error("what is named is run:", l)
 	}
-	if _, err := choose(options{cases: "lab-down"}); err == nil || !strings.Contains(err.Error(), "create-start") {
+	if _, err := choose(options{set: general, cases: "lab-down"}); err == nil || !strings.Contains(err.Error(), "create-start") {
 		t.Error("an unknown case:", err)
 	}
-	if cs, _ := choose(options{runs: 2}); cs[1].runs != 2 {
+	if cs, _ := choose(options{set: general, runs: 2}); cs[1].runs != 2 {
 		t.Error("runs:", cs[1].runs)
 	}
 }

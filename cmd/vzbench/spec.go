@@ -22,14 +22,13 @@ type place struct {
 	root   string // mounted
 	cgroup string // path in every hierarchy
 	hook   string // script that plugs the NIC
-	criu   string // configuration of CRIU
+	criu   string // configuration of CRIU, empty for its defaults
 }
 
 // adapt turns the specification that our agent wrote for a container into that of a floor's: the same processes,
-// namespaces, capabilities, system call filter and ids, with another root and cgroup, and with a hook for the NIC. With
-// byHand the mounts are those that `runc spec` proposes and systemd needs, which is what one writes by hand;
-// otherwise they are ours.
-func adapt(ours []byte, at place, n nic, byHand bool) ([]byte, error) {
+// namespaces, capabilities, system call filter and ids, with another root and cgroup, and with a hook for the NIC. The
+// style says whose mounts it has.
+func adapt(ours []byte, at place, n nic, mounts style) ([]byte, error) {
 	var s specs.Spec
 	if err := json.Unmarshal(ours, &s); err != nil {
 		return nil, fmt.Errorf("read the specification that the agent wrote: %w", err)
@@ -47,13 +46,34 @@ func adapt(ours []byte, at place, n nic, byHand bool) ([]byte, error) {
 		}
 	}
 	s.Root.Path, s.Linux.CgroupsPath = at.root, at.cgroup
-	if byHand {
+	switch mounts {
+	case byHand:
 		s.Mounts = handMounts()
+	case plain:
+		s.Mounts = plainMounts()
 	}
 	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "PORT=" + n.Port, "BRIDGE=" + n.Bridge, "MAC=" + n.MAC, "ADDRESS=" + n.Address}
 	s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: at.hook, Env: env}}}
-	s.Annotations = map[string]string{"org.criu.config": at.criu}
+	s.Annotations = nil
+	if at.criu != "" {
+		s.Annotations = map[string]string{"org.criu.config": at.criu}
+	}
 	return json.Marshal(s)
+}
+
+// style is whose mounts a floor's container has.
+type style string
+
+const (
+	ownMounts style = ""        // those of our agent
+	byHand    style = "by hand" // what `runc spec` proposes and systemd needs, which is what one writes by hand
+	plain     style = "plain"   // what `runc spec` proposes, and nothing else
+)
+
+// plainMounts are what `runc spec` writes for a container with a user namespace.
+func plainMounts() []specs.Mount {
+	all := handMounts()
+	return all[:len(all)-2]
 }
 
 // handMounts are what `runc spec` writes, with /sys and cgroups as a user namespace wants them and systemd's tmpfs.

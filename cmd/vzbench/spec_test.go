@@ -32,11 +32,11 @@ func agentSpec(t *testing.T) []byte {
 	return b
 }
 
-func adapted(t *testing.T, byHand bool) (ours, floor specs.Spec) {
+func adapted(t *testing.T, mounts style) (ours, floor specs.Spec) {
 	t.Helper()
 	raw := agentSpec(t)
 	b, err := adapt(raw, place{root: "/floor/root", cgroup: "/bench/1", hook: "/floor/hook.sh", criu: "/floor/criu.conf"},
-		nic{Port: "p0", Bridge: "br0", MAC: "02:00:00:00:00:01", Address: "10.0.0.2/16"}, byHand)
+		nic{Port: "p0", Bridge: "br0", MAC: "02:00:00:00:00:01", Address: "10.0.0.2/16"}, mounts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func adapted(t *testing.T, byHand bool) (ours, floor specs.Spec) {
 }
 
 func TestAdaptKeepsWhatMattersForSpeed(t *testing.T) {
-	ours, floor := adapted(t, false)
+	ours, floor := adapted(t, ownMounts)
 	if d := cmp.Diff(ours.Process, floor.Process); d != "" {
 		t.Error(d)
 	}
@@ -65,7 +65,7 @@ func TestAdaptKeepsWhatMattersForSpeed(t *testing.T) {
 }
 
 func TestAdaptMovesRootAndCgroup(t *testing.T) {
-	_, floor := adapted(t, false)
+	_, floor := adapted(t, ownMounts)
 	if floor.Root.Path != "/floor/root" || floor.Linux.CgroupsPath != "/bench/1" {
 		t.Errorf("root %s, cgroup %s", floor.Root.Path, floor.Linux.CgroupsPath)
 	}
@@ -87,7 +87,7 @@ func TestAdaptMovesRootAndCgroup(t *testing.T) {
 }
 
 func TestAdaptByHand(t *testing.T) {
-	_, floor := adapted(t, true)
+	_, floor := adapted(t, byHand)
 	tmpfs := 0
 	for _, m := range floor.Mounts {
 		if m.Type == "bind" {
@@ -104,7 +104,7 @@ func TestAdaptByHand(t *testing.T) {
 
 func TestAdaptRefuses(t *testing.T) {
 	for _, raw := range []string{"", "{}", `{"root":{"path":"/x"}}`} {
-		if _, err := adapt([]byte(raw), place{}, nic{}, false); err == nil {
+		if _, err := adapt([]byte(raw), place{}, nic{}, ownMounts); err == nil {
 			t.Errorf("%q was taken for a specification", raw)
 		}
 	}

@@ -20,7 +20,7 @@ func createStart(ctx context.Context, b *bench, runs int) (_ []result, err error
 	if err := b.up(ctx); err != nil {
 		return nil, err
 	}
-	f, err := b.newFloor(ctx, b.roles.owner, "busybox", false)
+	f, err := b.newFloor(ctx, b.roles.owner, "busybox", ownMounts)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func systemdBoot(ctx context.Context, b *bench, runs int) (_ []result, err error
 	if err := b.up(ctx); err != nil {
 		return nil, err
 	}
-	f, err := b.newFloor(ctx, b.roles.owner, "debian-12", false)
+	f, err := b.newFloor(ctx, b.roles.owner, "debian-12", ownMounts)
 	if err != nil {
 		return nil, err
 	}

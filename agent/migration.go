@@ -31,10 +31,10 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 	return func(a *Agent) Migrator {
 		dir := filepath.Join(a.Config().DataDir, "migrations")
 		l := &migrate.ClusterLedger{Host: a.Name(), Cluster: a}
-		mv := &mover{a: a, engine: engine}
-		source := &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: migrate.LocalDisk{}, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial, Spec: a.Spec}
+		mv, disk := &mover{a: a, engine: engine}, hook.Disk(migrate.LocalDisk{})
+		source := &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial, Spec: a.Spec}
 		target := &migrate.Target{
-			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: migrate.LocalDisk{}, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
+			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
 		}
 		mv.moves = migrate.NewMover(a, source, target)
 		return mv

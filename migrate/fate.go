@@ -71,12 +71,18 @@ func (src *Source) GiveUp(ctx context.Context, op *cluster.Operation, spec runti
 	}
 	if fate == Committed {
 		src.Log.Info("the hand-over was committed before the fault", "container", op.Container, "fault", cause)
+		if err := src.Hook.at(PointSourceForward, op.ID); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnsettled, err)
+		}
 		return src.forward(ctx, op)
 	}
 	if err := src.Hook.at(PointSourceBack, op.ID); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
 	}
 	if err := src.back(ctx, op, spec, errors.Is(cause, runtime.ErrBroken)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
+	}
+	if err := src.Hook.at(PointSourceWent, op.ID); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, errors.Join(cause, err))
 	}
 	return cause
@@ -113,8 +119,14 @@ func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime
 			return err
 		}
 	}
+	if err := src.Hook.at(PointSourceLost, op.ID); err != nil {
+		return err
+	}
 	if err := errors.Join(src.Host.Kill(ctx, op.Container), src.Host.Start(ctx, spec)); err != nil {
 		return fmt.Errorf("start container %d from disk: %w", op.Container, err)
+	}
+	if err := src.Hook.at(PointSourceRestarted, op.ID); err != nil {
+		return err
 	}
 	if !lost {
 		return nil
@@ -142,7 +154,13 @@ func (src *Source) goOn(ctx context.Context, spec runtime.Spec) (bool, error) {
 // Recover takes over a migration away from this host that a former agent left, whatever has become of it. It waits for
 // what that agent started, asks for the abort, and goes back or forward as the ledger decides.
 func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+	if err := src.Hook.at(PointSourceRecover, op.ID); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
+	}
 	if err := src.Host.Settle(ctx, src.images(op.ID)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsettled, err)
+	}
+	if err := src.Hook.at(PointSourceSettled, op.ID); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
 	defer src.Disk.RemoveAll(src.images(op.ID))

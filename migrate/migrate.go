@@ -107,7 +107,15 @@ const (
 	PointSourceResumed   Point = "source.resumed"
 	PointSourceEnd       Point = "source.end"
 	PointSourceFinish    Point = "source.finish"
-	PointSourceBack      Point = "source.back" // only after a failure: the abort is committed
+	PointSourceFinished  Point = "source.finished"
+	PointSourceBack      Point = "source.back"    // only after a failure: the abort is committed
+	PointSourceForward   Point = "source.forward" // only after a failure: the commit came first
+	PointSourceWent      Point = "source.went"    // only after a failure: the container goes on here
+	PointSourceLost      Point = "source.lost"    // only after a failure: it is about to be started from disk
+	PointSourceRestarted Point = "source.restarted"
+	PointSourceMarked    Point = "source.marked"  // on disk: this host has begun
+	PointSourceRecover   Point = "source.recover" // only in an agent that takes over
+	PointSourceSettled   Point = "source.settled" // and what the former one had started has ended
 	PointTargetHello     Point = "target.hello"
 	PointTargetCopy      Point = "target.copy"
 	PointTargetPrepare   Point = "target.prepare"
@@ -117,16 +125,34 @@ const (
 	PointTargetHeld      Point = "target.held"
 	PointTargetCommit    Point = "target.commit"
 	PointTargetCommitted Point = "target.committed"
+	PointTargetResuming  Point = "target.resuming" // the journal says so
 	PointTargetResumed   Point = "target.resumed"
+	PointTargetCleared   Point = "target.cleared"  // what an earlier try left is gone
+	PointTargetPrepared  Point = "target.prepared" // the journal says so
+	PointTargetTold      Point = "target.told"     // the source knows that the copy goes on
+	PointTargetSynced    Point = "target.synced"   // its layer is on disk
+	PointTargetFinished  Point = "target.finished"
+	PointTargetDiscard   Point = "target.discard" // only after a failure: nothing of the copy may stay
+	PointTargetDiscarded Point = "target.discarded"
+	PointTargetRecover   Point = "target.recover" // only in an agent that takes over, or after a failure behind the first commit
+	PointTargetSettled   Point = "target.settled" // and its fate is known
+	PointTargetRecovered Point = "target.recovered"
+	PointTargetAgain     Point = "target.again" // the checkpoint is restored a second time
+	PointDiskWritten     Point = "disk.written" // a file's content is on disk, its name may not be
+	PointDiskRenamed     Point = "disk.renamed"
+	PointDiskNamed       Point = "disk.named" // the names in a folder are on disk
+	PointDiskSynced      Point = "disk.synced"
+	PointDiskRemoved     Point = "disk.removed"
 )
 
-// Points lists every point.
+// Points lists the points that every live migration without a fault passes.
 func Points() []Point {
 	return []Point{
 		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
 		PointSourceDelta, PointSourceImages, PointSourceAssert, PointSourceAllow, PointSourceResumed, PointSourceEnd,
-		PointSourceFinish, PointTargetHello, PointTargetCopy, PointTargetPrepare, PointTargetDelta, PointTargetImages,
-		PointTargetRestore, PointTargetHeld, PointTargetCommit, PointTargetCommitted, PointTargetResumed,
+		PointSourceFinish, PointSourceFinished, PointTargetHello, PointTargetCleared, PointTargetCopy, PointTargetPrepare,
+		PointTargetPrepared, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetHeld, PointTargetCommit,
+		PointTargetCommitted, PointTargetResuming, PointTargetResumed, PointTargetTold, PointTargetSynced,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,8 +207,9 @@ func TestMigration(t *testing.T) {
 			if r.container().Host != "b" {
 				t.Fatal("the container did not move")
 			}
+			onlyLive := []Point{PointTargetPrepare, PointTargetPrepared, PointTargetImages, PointTargetResuming}
 			for _, p := range Points() {
-				if !seen[p] && (mode == cluster.ModeLive || p != PointTargetPrepare && p != PointTargetImages) {
+				if !seen[p] && (mode == cluster.ModeLive || !slices.Contains(onlyLive, p)) {
 					t.Errorf("the point %s was not passed", p)
 				}
 			}

@@ -13,12 +13,18 @@ import (
 // Aborted, the copy is removed. Committed, the container runs here in the end: a held copy goes on, a checkpoint that
 // has never run is restored again, and only if there is neither is it started from disk, which is reported.
 func (t *Target) Recover(ctx context.Context, op *cluster.Operation, spec runtime.Spec) error {
+	if err := t.Hook.at(PointTargetRecover, op.ID); err != nil {
+		return err
+	}
 	if err := t.Host.Settle(ctx, t.imagesOf(op.ID)); err != nil {
 		return err
 	}
 	a := &arrival{Target: t, op: op, spec: spec, images: t.imagesOf(op.ID), clock: newStopwatch()}
 	fate, err := untilKnown(ctx, func() (Fate, error) { return t.Ledger.Abort(ctx, op.ID, "the target met a fault") })
 	if err != nil {
+		return err
+	}
+	if err := t.Hook.at(PointTargetSettled, op.ID); err != nil {
 		return err
 	}
 	if fate != Committed {
@@ -31,6 +37,9 @@ func (t *Target) Recover(ctx context.Context, op *cluster.Operation, spec runtim
 	a.running = ct.Desired == cluster.WantRunning
 	restarted, err := a.ensureRunning(ctx)
 	if err != nil {
+		return err
+	}
+	if err := t.Hook.at(PointTargetRecovered, op.ID); err != nil {
 		return err
 	}
 	if err := a.sync(); err != nil {
@@ -79,6 +88,9 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 
 // again restores a committed checkpoint a second time.
 func (a *arrival) again(ctx context.Context, j journal) error {
+	if err := a.Hook.at(PointTargetAgain, a.op.ID); err != nil {
+		return err
+	}
 	if err := a.Host.Kill(ctx, a.spec.ID); err != nil {
 		return err
 	}

@@ -329,7 +329,10 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.Hook.at(PointSourceFinish, m.op.ID); err != nil {
 		return err
 	}
-	return m.Ledger.Finish(ctx, m.op.ID, m.result(resumed))
+	if err := m.Ledger.Finish(ctx, m.op.ID, m.result(resumed)); err != nil {
+		return err
+	}
+	return m.Hook.at(PointSourceFinished, m.op.ID)
 }
 
 func (m *move) result(resumed resumedMsg) cluster.MoveResult {

@@ -116,6 +116,9 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
 		return err
 	}
+	if err := a.Hook.at(PointTargetCleared, op.ID); err != nil {
+		return err
+	}
 	// The folder above is closed to everybody else; CRIU reads images as the container's root, who can reach this one
 	// only through CRIU's descriptor.
 	if err := errors.Join(a.Disk.RemoveAll(a.images), a.Disk.MkdirAll(a.images, 0o755)); err != nil {
@@ -211,6 +214,9 @@ func (a *arrival) prepare(ctx context.Context) error {
 	if err := a.journal.save(a.Disk, a.Dir); err != nil {
 		return err
 	}
+	if err := a.Hook.at(PointTargetPrepared, a.op.ID); err != nil {
+		return err
+	}
 	return a.s.send(msgPrepared, struct{}{})
 }
 
@@ -290,6 +296,9 @@ func (a *arrival) resume(ctx context.Context) (resumed time.Time, err error) {
 		if err := a.journal.save(a.Disk, a.Dir); err != nil {
 			return resumed, err
 		}
+		if err := a.Hook.at(PointTargetResuming, a.op.ID); err != nil {
+			return resumed, err
+		}
 		return resumed, a.Host.Resume(ctx, a.spec, opened)
 	}
 	if a.running {
@@ -306,7 +315,13 @@ func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
 		msg.Phases = append(msg.Phases, phase(p))
 	}
 	told := a.s.send(msgResumed, msg)
+	if err := a.Hook.at(PointTargetTold, a.op.ID); err != nil {
+		return err
+	}
 	if err := a.sync(); err != nil {
+		return err
+	}
+	if err := a.Hook.at(PointTargetSynced, a.op.ID); err != nil {
 		return err
 	}
 	if told == nil {
@@ -315,6 +330,9 @@ func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
 	if told != nil || !a.finishedBySource(ctx) {
 		result := cluster.MoveResult{From: a.op.From, To: a.op.To, Mode: a.op.Mode, TotalMS: milliseconds(a.clock.total()), Phases: a.clock.phases()}
 		if err := a.Ledger.Finish(ctx, a.op.ID, result); err != nil {
+			return err
+		}
+		if err := a.Hook.at(PointTargetFinished, a.op.ID); err != nil {
 			return err
 		}
 	}
@@ -348,8 +366,14 @@ func (a *arrival) sync() error {
 // discard removes what came of a migration that did not happen.
 func (a *arrival) discard(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	if err := a.Hook.at(PointTargetDiscard, a.op.ID); err != nil {
+		return err
+	}
 	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
 		return fmt.Errorf("remove the copy of an aborted migration: %w", err)
+	}
+	if err := a.Hook.at(PointTargetDiscarded, a.op.ID); err != nil {
+		return err
 	}
 	return a.cleanUp(a.op.ID)
 }

@@ -59,6 +59,9 @@ func (mv *Mover) runSource(ctx context.Context, op *cluster.Operation) {
 		if err := mv.mark(op); err != nil {
 			return mv.source.GiveUp(ctx, op, spec, err)
 		}
+		if err := mv.source.Hook.at(PointSourceMarked, op.ID); err != nil {
+			return mv.source.GiveUp(ctx, op, spec, err)
+		}
 		if mv.agent.RestartDue(op.Container) {
 			return mv.source.GiveUp(ctx, op, spec, errors.New("the container is about to be restarted; migrate it after that"))
 		}

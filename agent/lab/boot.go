@@ -27,6 +27,7 @@ const (
 	configDir = "/etc/vzcluster"
 	runDir    = "/run/vzcluster"
 	homeDir   = "/run/lab" // the machine's own directory of the lab
+	faultsDir = "faults"   // below homeDir
 	binDir    = "/run/bin"
 	stayFile  = "stay"      // while it exists init does not start the agent
 	pidFile   = "agent.pid" // in the machine's pid namespace
@@ -136,6 +137,9 @@ func (l *Lab) boot(ctx context.Context, m *machine) error {
 		conf.Agent = l.state.Agent
 		if len(conf.Agent) == 0 {
 			conf.Agent = []string{binDir + "/vzcluster", "agent"}
+			if l.state.Faults {
+				conf.Agent = append(conf.Agent, "--fault-dir", filepath.Join(homeDir, faultsDir))
+			}
 		}
 	}
 	const spaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC

@@ -45,6 +45,7 @@ type Options struct {
 	RAM      int64    // bytes that each host offers; 0: its share
 	Disk     int64    // bytes that each host offers; 0: its share
 	Binary   string   // vzcluster itself, whose lab-init the hosts run; empty: the running program
+	Faults   bool     // the agents do the harm that the files in FaultDir ask for
 	Agent    []string // what each host runs; empty: the agent, and Up forms the cluster
 	Progress func(string)
 }
@@ -218,6 +219,9 @@ func (l *Lab) Endpoint(host string) string { return "unix://" + l.Socket(host) }
 
 // Log returns the path of a host's agent log.
 func (l *Lab) Log(host string) string { return filepath.Join(l.dir, host, "agent.log") }
+
+// FaultDir returns the folder that tells a host's agent which harm to do, see package runtime/fault.
+func (l *Lab) FaultDir(host string) string { return filepath.Join(l.dir, host, faultsDir) }
 
 // MachineStatus says how a machine of the lab is.
 type MachineStatus struct {

@@ -22,6 +22,7 @@ type state struct {
 	Root      string     `json:"root"` // the directory of all labs
 	Binary    string     `json:"binary"`
 	Agent     []string   `json:"agent,omitempty"`
+	Faults    bool       `json:"faults,omitempty"`
 	CPUs      float64    `json:"cpus"`
 	RAM       int64      `json:"ram"`
 	Disk      int64      `json:"disk"`
@@ -90,7 +91,7 @@ func procStat(pid int) (start uint64, status string, err error) {
 
 func newState(dir string, o Options) (*state, error) {
 	s := &state{
-		Name: o.Name, Root: o.Dir, Binary: o.Binary, Agent: o.Agent, CPUs: o.CPUs, RAM: o.RAM, Disk: o.Disk, dir: dir,
+		Name: o.Name, Root: o.Dir, Binary: o.Binary, Agent: o.Agent, Faults: o.Faults, CPUs: o.CPUs, RAM: o.RAM, Disk: o.Disk, dir: dir,
 	}
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err

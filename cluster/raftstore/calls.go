@@ -32,6 +32,9 @@ func (s *Store) Apply(ctx context.Context, command cluster.Command) (any, error)
 	if _, err := cluster.Decode(entry); err != nil { // what the replicas cannot read must not get into the log
 		return nil, err
 	}
+	if err := s.fsm.at("raft.asked." + commandName(command)); err != nil {
+		return nil, err
+	}
 	future, err := await(ctx, s, func(timeout time.Duration) raft.ApplyFuture { return s.raft.Apply(entry, timeout) })
 	if err != nil {
 		return nil, err

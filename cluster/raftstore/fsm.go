@@ -3,6 +3,7 @@ package raftstore
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ import (
 type fsm struct {
 	state  atomic.Pointer[cluster.State]
 	failed chan struct{} // closed by fail
+	at     func(point string) error
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change
@@ -27,8 +29,11 @@ type applied struct {
 	err    error
 }
 
-func newFSM() *fsm {
-	f := &fsm{failed: make(chan struct{}), changed: make(chan struct{})}
+func newFSM(at func(string) error) *fsm {
+	if at == nil {
+		at = func(string) error { return nil }
+	}
+	f := &fsm{at: at, failed: make(chan struct{}), changed: make(chan struct{})}
 	f.state.Store(cluster.NewState())
 	return f
 }
@@ -43,12 +48,25 @@ func (f *fsm) Apply(entry *raft.Log) any {
 	if err != nil {
 		return applied{err: f.fail(fmt.Errorf("log entry %d: %w", entry.Index, err))}
 	}
+	f.point("raft.committed", command)
 	state := f.state.Load()
 	next, result, err := state.Apply(command)
 	if next != state {
 		f.set(next)
 	}
+	f.point("raft.applied", command)
 	return applied{result, err}
+}
+
+// point passes a point of a command. What is committed cannot fail any more, so an error has no consequence.
+func (f *fsm) point(step string, command cluster.Command) {
+	_ = f.at(fmt.Sprintf("%s.%s", step, commandName(command)))
+}
+
+// commandName is CommitMigration for a cluster.CommitMigration.
+func commandName(command cluster.Command) string {
+	_, name, _ := strings.Cut(fmt.Sprintf("%T", command), ".")
+	return name
 }
 
 func (f *fsm) set(next *cluster.State) {

@@ -47,6 +47,8 @@ type Config struct {
 	LeaderLease      time.Duration // a leader without a quorum for so long steps down; 600 ms
 	CallTimeout      time.Duration // of calls to other replicas, and of calls to Store without a deadline; 10 s
 
+	At func(point string) error // called around every command; tests stop a replica there; nil: none
+
 	SnapshotInterval  time.Duration // how often to look whether a snapshot is due; 1 min
 	SnapshotThreshold uint64        // entries after which it is due; 4096
 	TrailingLogs      uint64        // entries kept behind a snapshot; 4096
@@ -97,7 +99,7 @@ type Store struct {
 // leader makes it a member. Close it.
 func Open(cfg Config) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, fsm: newFSM(), leader: make(chan bool), stop: make(chan struct{})}
+	s := &Store{cfg: cfg, fsm: newFSM(cfg.At), leader: make(chan bool), stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = s.closeParts()

@@ -415,7 +415,7 @@ func TestNewerCommandStopsTheReplica(t *testing.T) {
 }
 
 func TestFSM(t *testing.T) {
-	f := newFSM()
+	f := newFSM(nil)
 	if a := f.Apply(&raft.Log{Index: 7, Data: []byte{0}}).(applied); !errors.Is(a.err, ErrStopped) || !strings.Contains(a.err.Error(), "entry 7") {
 		t.Errorf("a broken entry: %v", a.err)
 	}
@@ -429,7 +429,7 @@ func TestFSM(t *testing.T) {
 	if _, err := f.Snapshot(); err == nil {
 		t.Error("a failed replica makes snapshots")
 	}
-	g := newFSM()
+	g := newFSM(nil)
 	if err := g.Restore(io.NopCloser(strings.NewReader(`{"version": 99}`))); !errors.Is(err, cluster.ErrNewer) {
 		t.Errorf("a newer snapshot: %v", err)
 	}

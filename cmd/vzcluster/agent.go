@@ -17,9 +17,11 @@ import (
 
 	"github.com/vzcluster/vzcluster/agent"
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/migrate"
 	"github.com/vzcluster/vzcluster/runtime/cgroup"
 	"github.com/vzcluster/vzcluster/runtime/criu"
 	"github.com/vzcluster/vzcluster/runtime/engine"
+	"github.com/vzcluster/vzcluster/runtime/fault"
 	"github.com/vzcluster/vzcluster/runtime/image"
 	"github.com/vzcluster/vzcluster/runtime/network"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
@@ -40,6 +42,7 @@ func agentCommand(e *env) *cli.Command {
 		Description: "It runs until it is told to end (SIGTERM); containers go on without it.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: defaultConfig, Usage: "read `FILE`; the default one may be absent"},
+			&cli.StringFlag{Name: "fault-dir", Hidden: true, Usage: "for tests: do at each step what the files in `DIR` say"},
 			&cli.BoolFlag{Name: "print-config", Usage: "print every key with its default and what it means, and exit"},
 		},
 		Action: func(c *cli.Context) error {
@@ -54,7 +57,7 @@ func agentCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runAgent(c.Context, cfg, c.String("config"))
+			return runAgent(c.Context, cfg, c.String("config"), c.String("fault-dir"))
 		},
 	}
 }
@@ -74,15 +77,23 @@ func agentConfig(c *cli.Context) (agent.Config, error) {
 	return cfg, nil
 }
 
-// runAgent runs the agent of this host with a configuration; file is where that came from.
-func runAgent(ctx context.Context, cfg agent.Config, file string) error {
+// runAgent runs the agent of this host with a configuration; file is where that came from. Faults is the folder of a
+// fault.Injector, empty outside of tests.
+func runAgent(ctx context.Context, cfg agent.Config, file, faults string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	if os.Geteuid() != 0 {
 		return api.Errorf(api.CodeDenied, "run it as root", "the agent makes containers, which only root can")
 	}
 	log := cfg.Log.Logger()
-	deps, err := agentDeps(cfg, log)
+	var harm *fault.Injector
+	if faults != "" {
+		var err error
+		if harm, err = fault.New(faults); err != nil {
+			return err
+		}
+	}
+	deps, err := agentDeps(cfg, log, harm)
 	if err != nil {
 		return err
 	}
@@ -99,8 +110,8 @@ func runAgent(ctx context.Context, cfg agent.Config, file string) error {
 	return a.Run(ctx)
 }
 
-// agentDeps is where an agent gets the real host under it.
-func agentDeps(cfg agent.Config, log *slog.Logger) (agent.Deps, error) {
+// agentDeps is where an agent gets the real host under it; harm is nil outside of tests.
+func agentDeps(cfg agent.Config, log *slog.Logger, harm *fault.Injector) (agent.Deps, error) {
 	// Containers' users must be able to pass through it to their roots.
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
 		return agent.Deps{}, fmt.Errorf("the agent's directory cannot be made: %w", err)
@@ -113,9 +124,18 @@ func agentDeps(cfg agent.Config, log *slog.Logger) (agent.Deps, error) {
 	if err != nil {
 		return agent.Deps{}, err
 	}
-	return agent.Deps{
-		Engine: e, Templates: images, Migrator: agent.NewMigrator(e, nil), Resolver: resolver(cfg), Log: log, Version: version().Version,
-	}, nil
+	deps := agent.Deps{
+		Engine: e, Templates: images, Resolver: resolver(cfg), Log: log, Version: version().Version,
+	}
+	var hook migrate.Hook
+	if harm != nil {
+		hook = func(p migrate.Point, _ string) error { return harm.At(string(p)) }
+		deps.Raft.At = harm.At
+		e.Roots, e.Network, e.Cgroups, e.OCI = harm.Roots(e.Roots), harm.Network(e.Network), harm.Cgroups(e.Cgroups), harm.OCI(e.OCI)
+		e.Checkpoints = criu.Criu{Binary: cfg.Runtime.CRIU, At: harm.At}
+	}
+	deps.Migrator = agent.NewMigrator(e, hook)
+	return deps, nil
 }
 
 // newEngine puts the adapters of this host together.

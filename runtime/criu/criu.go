@@ -134,6 +134,10 @@ func (c Criu) startFor(images string) (*session, error) {
 		s.close()
 		return nil, fmt.Errorf("note the pid of criu: %w", err)
 	}
+	if err := c.point("criu.started"); err != nil {
+		s.close()
+		return nil, err
+	}
 	return s, nil
 }
 

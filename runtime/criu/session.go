@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,10 +22,22 @@ import (
 )
 
 // Criu knows where the program is.
-type Criu struct{ Binary string }
+type Criu struct {
+	Binary string
+	At     func(point string) error // called at every step that CRIU tells of; tests fail them; nil: none
+}
+
+// point passes a named step.
+func (c Criu) point(name string) error {
+	if c.At == nil {
+		return nil
+	}
+	return c.At(name)
+}
 
 // session is one criu process that waits for a request.
 type session struct {
+	criu  Criu
 	cmd   *exec.Cmd
 	conn  *net.UnixConn
 	ended chan struct{} // closed when the process has ended
@@ -57,7 +70,7 @@ func (c Criu) start() (*session, error) {
 	}
 	// The container stands still while CRIU works. What it restores gets its own priority back.
 	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, urgent) // without the right to it only slower
-	s := &session{cmd, conn.(*net.UnixConn), make(chan struct{})}
+	s := &session{c, cmd, conn.(*net.UnixConn), make(chan struct{})}
 	go s.watch()
 	return s, nil
 }
@@ -109,7 +122,8 @@ func (s *session) do(t rpc.CriuReqType, opts *rpc.CriuOpts, notify notifyFunc) (
 			return resp, nil
 		}
 		n := resp.GetNotify()
-		if err := notify(n.GetScript(), int(n.GetPid())); err != nil {
+		step := "criu." + strings.ToLower(t.String()) + "." + n.GetScript()
+		if err := errors.Join(s.criu.point(step), notify(n.GetScript(), int(n.GetPid()))); err != nil {
 			refused = err
 		}
 		if err := s.send(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_NOTIFY), NotifySuccess: ptr(refused == nil)}); err != nil {

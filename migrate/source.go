@@ -284,7 +284,7 @@ func (m *move) dump(ctx context.Context, complete chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	return m.Host.Checkpoint(m.spec, root, m.images, func() { close(complete) })
+	return m.Host.Checkpoint(m.spec, root, m.images, nil, func() { close(complete) })
 }
 
 // assert reads the frozen state back: a CRIU that was killed may have thawed the container, and what it did since

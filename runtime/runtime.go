@@ -143,6 +143,9 @@ type Checkpoint struct {
 	Cgroup  string                // its path in every hierarchy, seen from this host
 	Freezer string                // directory of the cgroup that freezes it
 	PIDs    func() ([]int, error) // its processes now, as this host numbers them
+	// Pages, if not nil, takes the pages of a dump by CRIU's page server protocol; they are not written to files then.
+	// It returns when all of them came, or with an error, which fails the dump.
+	Pages func(criu io.ReadWriter) error
 }
 
 // Dir is a folder of a container's root.

@@ -109,7 +109,7 @@ func rules() []rule {
 		{"runtime/image/imagetest", nil, "test helpers know nothing of what they test", nil},
 		{"runtime/...", []string{"runtime"}, "an adapter knows its contract and no other adapter; runtime/engine takes interfaces of runtime", nil},
 		{"scheduler/...", []string{"cluster"}, "a decision depends on a snapshot of the state and on nothing else", nil},
-		{"migrate", []string{"cluster", "runtime", "migrate/transfer"}, "migrations see kernel and cluster only through contracts", nil},
+		{"migrate", []string{"cluster", "runtime", "migrate/transfer", "migrate/memory"}, "migrations see kernel and cluster only through contracts", nil},
 		{"migrate/...", []string{"runtime"}, "the copying of layers is of use to anyone", nil},
 		{"agent/api", []string{"cluster"}, "the client must be small and free of any host's adapters", nil},
 		{"agent/lab", []string{"..."}, "the lab wires whole hosts", nil},

@@ -23,10 +23,16 @@ import (
 // images directory.
 func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) (err error) {
 	defer func() { err = afterFault(err, images) }()
-	s, err := c.startFor(images)
+	pages, err := servePages(ct.Pages)
 	if err != nil {
 		return err
 	}
+	defer func() { err = pages.end(err) }()
+	s, err := c.startFor(images, pages.theirs...)
+	if err != nil {
+		return err
+	}
+	pages.given()
 	defer s.close()
 	dir, err := os.Open(images)
 	if err != nil {
@@ -40,6 +46,7 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 	}
 	o.Root = ptr(ct.Root)
 	o.Pid = ptr(int32(pid))
+	o.Ps = pages.option()
 	o.LeaveRunning = ptr(true)
 	o.FreezeCgroup = ptr(ct.Freezer)
 	o.GhostLimit = ptr(uint32(runtime.GhostLimit))
@@ -125,8 +132,8 @@ func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHoo
 // pidFile names the criu that works with these images, for a caller that comes after one that died.
 const pidFile = "criu.pid"
 
-func (c Criu) startFor(images string) (*session, error) {
-	s, err := c.start()
+func (c Criu) startFor(images string, files ...*os.File) (*session, error) {
+	s, err := c.start(files...)
 	if err != nil {
 		return nil, err
 	}

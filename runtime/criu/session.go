@@ -46,9 +46,13 @@ type session struct {
 // urgent is CRIU's nice value.
 const urgent = -15
 
+// firstFile is the number of the first file that criu was given at its start.
+const firstFile = 4
+
 // start runs criu. It is not killed with the context: a criu that is
-// killed in a dump may leave the container's processes broken, so it is let finish.
-func (c Criu) start() (*session, error) {
+// killed in a dump may leave the container's processes broken, so it is let finish. Files become its descriptors from
+// firstFile on.
+func (c Criu) start(files ...*os.File) (*session, error) {
 	fds, err := unix.Socketpair(unix.AF_LOCAL, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start criu: %w", err)
@@ -61,7 +65,7 @@ func (c Criu) start() (*session, error) {
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
 	cmd := exec.Command(c.Binary, "swrk", "3")
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null")
 	if err := cmd.Start(); err != nil {

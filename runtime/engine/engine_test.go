@@ -238,7 +238,7 @@ func TestCheckpoint(t *testing.T) {
 		must(t, h.Freeze(ctx, 101))
 		stood := count()
 		ready := false
-		must(t, h.Checkpoint(s, root, images, func() { ready = true }))
+		must(t, h.Checkpoint(s, root, images, nil, func() { ready = true }))
 		if thawed, err := h.AssertFrozen(ctx, 101); err != nil || thawed || !ready {
 			t.Fatalf("after the checkpoint: thawed %v, ready %v, %v", thawed, ready, err)
 		}

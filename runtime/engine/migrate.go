@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -40,8 +41,8 @@ func (e *Engine) Thaw(ctx context.Context, s runtime.Spec) error {
 }
 
 // Checkpoint writes the memory and kernel state of a frozen container into the images folder; it stays frozen.
-// Ready is called when the images are complete.
-func (e *Engine) Checkpoint(s runtime.Spec, root, images string, ready func()) error {
+// Ready is called when the images are complete. Pages takes the memory in place of files, as runtime.Checkpoint says.
+func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages func(io.ReadWriter) error, ready func()) error {
 	st, err := e.OCI.Status(s.ID)
 	if err != nil {
 		return err
@@ -49,7 +50,9 @@ func (e *Engine) Checkpoint(s runtime.Spec, root, images string, ready func()) e
 	if !st.Running {
 		return fmt.Errorf("container %d: %w", s.ID, runtime.ErrNotRunning)
 	}
-	return e.Checkpoints.Dump(e.describe(s.ID, root), st.PID, images, ready)
+	ct := e.describe(s.ID, root)
+	ct.Pages = pages
+	return e.Checkpoints.Dump(ct, st.PID, images, ready)
 }
 
 func (e *Engine) describe(id int, root string) runtime.Checkpoint {
@@ -59,6 +62,9 @@ func (e *Engine) describe(id int, root string) runtime.Checkpoint {
 		PIDs: func() ([]int, error) { return e.Cgroups.PIDs(id) },
 	}
 }
+
+// PIDs lists the container's processes.
+func (e *Engine) PIDs(id int) ([]int, error) { return e.Cgroups.PIDs(id) }
 
 // Root mounts the container's root if it is not mounted, and returns its path.
 func (e *Engine) Root(ctx context.Context, s runtime.Spec) (string, error) { return e.mount(ctx, s) }

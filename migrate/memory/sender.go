@@ -1,0 +1,134 @@
+package memory
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"github.com/zeebo/xxh3"
+)
+
+// Sender sends pages that the target does not have, in passes. It remembers a hash of 128 bits for each page that was
+// sent: 0.4 % of the memory. The hash is seeded, so that nobody inside can make two pages that look alike.
+type Sender struct {
+	seed  uint64
+	zero  xxh3.Uint128 // of a page of zeros
+	known map[Space]*table[xxh3.Uint128]
+	w     io.Writer
+	last  bool
+	stats Stats
+	twin  twins
+}
+
+// NewSender returns a sender to a target that has nothing yet.
+func NewSender() *Sender {
+	s := &Sender{seed: rand.Uint64(), known: map[Space]*table[xxh3.Uint128]{}}
+	s.zero = s.hash(make([]byte, PageSize))
+	return s
+}
+
+func (s *Sender) hash(page []byte) xxh3.Uint128 {
+	h := xxh3.Hash128Seed(page, s.seed)
+	if h == (xxh3.Uint128{}) {
+		h.Lo = 1 // the zero value means that the target has no such page
+	}
+	return h
+}
+
+// Begin begins a pass; last says that the container stands still, and that the target is told of every page.
+func (s *Sender) Begin(w io.Writer, last bool) { s.w, s.last, s.stats = w, last, Stats{} }
+
+// Stats returns what the pass has moved so far.
+func (s *Sender) Stats() Stats { return s.stats }
+
+// Open tells the target in the last pass that a space exists.
+func (s *Sender) Open(space Space) error { return s.write(record{what: recOpen, space: space}, nil) }
+
+// Pages sends what the target does not have of neighbouring pages. Flags are CRIU's, for the last pass.
+func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error {
+	t := s.known[space]
+	if t == nil {
+		t = newTable[xxh3.Uint128]()
+		s.known[space] = t
+	}
+	n := len(data) / PageSize
+	s.stats.Pages += n
+	var run record // neighbours of which the same is said
+	flush := func(end int) error {
+		if run.n == 0 || run.what == recHave && !s.last {
+			return nil
+		}
+		if run.what != recData {
+			return s.write(run, nil)
+		}
+		s.stats.Sent += int(run.n)
+		return s.write(run, data[(end-int(run.n))*PageSize:end*PageSize])
+	}
+	for i := range n {
+		r := record{flags: flags, n: 1, space: space, page: first + uint64(i)}
+		h := s.hash(data[i*PageSize : (i+1)*PageSize])
+		r.what, r.from = s.judge(t, r, h)
+		if !s.last { // what the last pass brings is not where a copy could be made of it
+			t.set(r.page, h)
+		}
+		if run.n > 0 && run.what == r.what && run.from == r.from && run.n < maxRun {
+			run.n++
+			continue
+		}
+		if err := flush(i); err != nil {
+			return err
+		}
+		run = r
+	}
+	return flush(n)
+}
+
+// judge says how the target comes to a page. A process that was just forked has the pages of its parent at the same
+// addresses, so that is where other spaces are looked at.
+func (s *Sender) judge(t *table[xxh3.Uint128], r record, h xxh3.Uint128) (what, Space) {
+	known := t.get(r.page)
+	switch {
+	case known == h:
+		return recHave, 0
+	case h == s.zero:
+		return recZero, 0
+	case known != xxh3.Uint128{}:
+		return recData, 0
+	}
+	if twin := s.known[s.twin.of]; twin != nil && s.twin.of != r.space && twin.get(r.page) == h {
+		return recCopy, s.twin.of
+	}
+	if at := (place{r.space, r.page / regionPages}); at != s.twin.searched { // once for each region: it takes a while
+		s.twin.searched = at
+		for other, pages := range s.known {
+			if other != r.space && pages.get(r.page) == h {
+				s.twin.of = other
+				return recCopy, other
+			}
+		}
+	}
+	return recData, 0
+}
+
+// twins remembers where a page was found that another space has too.
+type twins struct {
+	of       Space
+	searched place // where all spaces were looked at last
+}
+
+type place struct {
+	space  Space
+	region uint64
+}
+
+func (s *Sender) write(r record, data []byte) error {
+	head := r.encode()
+	if _, err := s.w.Write(head[:]); err != nil {
+		return fmt.Errorf("send memory: %w", err)
+	}
+	if _, err := s.w.Write(data); err != nil {
+		return fmt.Errorf("send memory: %w", err)
+	}
+	s.stats.Bytes += int64(headSize + len(data))
+	return nil
+}

@@ -170,7 +170,7 @@ func resultOf(c cluster.Command) any {
 		return &cluster.Host{}
 	case cluster.PutTemplate, cluster.TemplateOn:
 		return &cluster.Template{}
-	case cluster.CreateContainer, cluster.SetDesired, cluster.SetContainer, cluster.ReportContainer, cluster.CommitMigration:
+	case cluster.CreateContainer, cluster.SetDesired, cluster.SetContainer, cluster.ReportContainer, cluster.ReportVerdict, cluster.CommitMigration:
 		return &cluster.Container{}
 	case cluster.BeginMigration, cluster.AbortMigration, cluster.FinishMigration,
 		cluster.BeginPlan, cluster.StepPlan, cluster.EndPlan:
@@ -213,6 +213,8 @@ func (m *member) mayApply(peer string, c cluster.Command) error {
 	}
 	switch c := c.(type) {
 	case cluster.ReportContainer:
+		ok = c.Host == peer
+	case cluster.ReportVerdict:
 		ok = c.Host == peer
 	case cluster.RemoveContainer:
 		ok = c.Host == peer

@@ -41,6 +41,7 @@ type testCluster struct {
 	engines map[string]*fakeEngine
 	hosts   []*testHost
 	fail    func(op *cluster.Operation) string // see fakeMigrator
+	found   func(id int) []api.Blocker
 }
 
 func (l *testCluster) host(name string) *testHost {
@@ -79,11 +80,11 @@ func (h *testHost) start() {
 	h.t.Helper()
 	a, err := New(h.cfg, Deps{
 		Engine: h.engine, Templates: h.images, Version: "test", Log: testLog(h.t),
-		Migrator: func(a *Agent) Migrator { return &fakeMigrator{a, h.lab.engines, h.lab.fail} },
+		Migrator: func(a *Agent) Migrator { return &fakeMigrator{a, h.lab.engines, h.lab.fail, h.lab.found} },
 		Raft: raftstore.Config{
 			HeartbeatTimeout: 150 * time.Millisecond, ElectionTimeout: 150 * time.Millisecond, LeaderLease: 100 * time.Millisecond,
 		},
-		Timing: Timing{Quorum: 3 * time.Second, Stale: time.Second, DeadHost: time.Second, Retry: 20 * time.Millisecond},
+		Timing: Timing{Quorum: 3 * time.Second, Stale: time.Second, DeadHost: time.Second, Retry: 20 * time.Millisecond, Survey: 120 * time.Millisecond},
 	})
 	must(h.t, err)
 	h.agent, h.ended = a, make(chan error, 1)

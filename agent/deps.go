@@ -95,6 +95,7 @@ type Timing struct {
 	Quorum   time.Duration // how long a request waits for a leader
 	Stale    time.Duration // after how long without a leader a read is answered from the replica
 	DeadHost time.Duration // after how long a dead voter is replaced
+	Survey   time.Duration // about how often a running container is looked at for what keeps it from being moved live
 	Retry    time.Duration // first pause after a failed attempt; it doubles up to 20 times that
 }
 
@@ -107,6 +108,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.Quorum, 4*time.Second)
 	def(&t.Stale, 2500*time.Millisecond)
 	def(&t.DeadHost, 15*time.Second)
+	def(&t.Survey, 30*time.Second)
 	def(&t.Retry, 100*time.Millisecond)
 	return t
 }

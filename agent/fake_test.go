@@ -263,6 +263,7 @@ type fakeMigrator struct {
 	a       *Agent
 	engines map[string]*fakeEngine
 	fail    func(op *cluster.Operation) string // why a migration is aborted; may be nil
+	found   func(id int) []api.Blocker         // what is in the way of a live move; may be nil
 }
 
 func (f *fakeMigrator) Run(ctx context.Context) error {
@@ -309,7 +310,12 @@ func (f *fakeMigrator) Busy(int) bool { return false }
 func (f *fakeMigrator) Handle(conn net.Conn, _ string) { conn.Close() }
 
 func (f *fakeMigrator) Check(_ context.Context, id int) (api.Verdict, error) {
-	return api.Verdict{OK: id%2 == 1, Blockers: []api.Blocker{}}, nil
+	v := api.Verdict{OK: id%2 == 1, Blockers: []api.Blocker{}}
+	if f.found != nil {
+		v.Blockers = f.found(id)
+		v.OK = len(v.Blockers) == 0
+	}
+	return v, nil
 }
 
 func sorted[T ~string](in []T) []T { return slices.Sorted(slices.Values(in)) }

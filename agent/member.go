@@ -118,6 +118,7 @@ func (m *member) start(split *splitter) {
 	m.spawn("self", m.describeSelf)
 	if m.migrator != nil {
 		m.spawn("migrations", m.migrator.Run)
+		m.spawn("survey", newSurveyor(m).run)
 	}
 	m.spawn("migration connections", func(ctx context.Context) error { return m.serveMigrations(split.out[alpnMigrate]) })
 	if m.deps.Resolver != nil {

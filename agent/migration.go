@@ -99,10 +99,7 @@ func (mv *mover) Check(_ context.Context, id int) (api.Verdict, error) {
 	if err != nil {
 		return api.Verdict{}, err
 	}
-	v := api.Verdict{Blockers: []api.Blocker{}}
-	for _, b := range migrate.Preflight(scan) {
-		v.Blockers = append(v.Blockers, api.Blocker{Process: b.Process, Unit: b.Unit, What: b.What, Remedy: b.Remedy})
-	}
+	v := api.Verdict{Blockers: append([]api.Blocker{}, migrate.Preflight(scan)...), Notes: migrate.Notes(scan)}
 	v.OK = len(v.Blockers) == 0
 	return v, nil
 }

@@ -62,7 +62,13 @@ func (m *member) handleDrain(_ http.ResponseWriter, r *http.Request) (any, error
 	if h == nil {
 		return nil, notFound("host", host, "vzcluster host ls")
 	}
-	plan := scheduler.Drain(m.snapshot(""), host)
+	snap := m.snapshot("")
+	blocked := map[int]string{}
+	if req.Offline {
+		blocked = unblock(snap)
+	}
+	plan := scheduler.Drain(snap, host)
+	markOffline(plan.Moves, blocked)
 	op := cluster.Operation{Kind: cluster.OpDrain, Host: host}
 	if !req.DryRun && len(plan.Unplaced) == 0 && h.State != cluster.HostCordoned {
 		cordon := cluster.SetHostState{Name: host, State: cluster.HostCordoned}
@@ -79,7 +85,13 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
 	}
-	plan := scheduler.Consolidate(m.snapshot(""), req.Max)
+	snap := m.snapshot("")
+	blocked := map[int]string{}
+	if req.Offline {
+		blocked = unblock(snap)
+	}
+	plan := scheduler.Consolidate(snap, req.Max)
+	markOffline(plan.Moves, blocked)
 	if len(req.Steps) > 0 {
 		var err error
 		if plan, err = m.replay(req.Steps); err != nil {
@@ -87,6 +99,28 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 		}
 	}
 	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate}, plan, req.DryRun)
+}
+
+// unblock has the scheduler take containers that cannot be moved live for movable, and returns what is in their way.
+func unblock(snap scheduler.Snapshot) map[int]string {
+	blocked := map[int]string{}
+	for i := range snap.Containers {
+		c := &snap.Containers[i]
+		if why := c.Immovable(); why != "" {
+			blocked[c.ID], c.Verdict = why, nil
+		}
+	}
+	return blocked
+}
+
+// markOffline notes which moves stop their container.
+func markOffline(moves []cluster.Move, blocked map[int]string) {
+	for i := range moves {
+		if why := blocked[moves[i].Container]; why != "" {
+			moves[i].Mode = cluster.ModeOffline
+			moves[i].Why += "; it is stopped for that: " + why
+		}
+	}
 }
 
 // replay takes a plan that was saved: each container must still be where it was. Whether it still fits where it is
@@ -103,7 +137,7 @@ func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
 		case s.Host(step.To) == nil:
 			return plan, notFound("host", step.To, "vzcluster host ls")
 		}
-		plan.Moves = append(plan.Moves, cluster.Move{Container: c.ID, Name: c.Name, From: step.From, To: step.To, Why: step.Why})
+		plan.Moves = append(plan.Moves, cluster.Move{Container: c.ID, Name: c.Name, From: step.From, To: step.To, Why: step.Why, Mode: step.Mode})
 	}
 	return plan, nil
 }
@@ -214,7 +248,7 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reas
 			return "", nil // nothing is left to move
 		}
 		mode := cluster.ModeLive
-		if ct.State != cluster.Running {
+		if ct.State != cluster.Running || move.Mode == cluster.ModeOffline {
 			mode = cluster.ModeOffline
 		}
 		// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.

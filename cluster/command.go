@@ -46,6 +46,7 @@ const (
 	kindBeginPlan       Kind = 21
 	kindStepPlan        Kind = 22
 	kindEndPlan         Kind = 23
+	kindReportVerdict   Kind = 24 | Ignorable // an older version plans as if nothing was known
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -193,6 +194,15 @@ type EndPlan struct {
 	At        time.Time
 }
 
+// ReportVerdict is what the owner's preflight found of a running container. Result: *Container. ErrStale when Host and
+// Generation are not the owner's; a container that does not run keeps none.
+type ReportVerdict struct {
+	ID         int
+	Host       string
+	Generation uint64
+	Verdict    Verdict
+}
+
 // ignored stands for a command that this version does not know and may skip.
 type ignored struct{ kind Kind }
 
@@ -221,6 +231,7 @@ func (FinishMigration) Kind() Kind        { return kindFinishMigration }
 func (BeginPlan) Kind() Kind              { return kindBeginPlan }
 func (StepPlan) Kind() Kind               { return kindStepPlan }
 func (EndPlan) Kind() Kind                { return kindEndPlan }
+func (ReportVerdict) Kind() Kind          { return kindReportVerdict }
 
 // Encode writes a command as a log entry: its kind in two bytes, then JSON.
 func Encode(c Command) ([]byte, error) {
@@ -284,5 +295,6 @@ func decoder(k Kind) func([]byte) (Command, error) {
 		kindBeginPlan:       decodeAs[BeginPlan],
 		kindStepPlan:        decodeAs[StepPlan],
 		kindEndPlan:         decodeAs[EndPlan],
+		kindReportVerdict:   decodeAs[ReportVerdict],
 	}[k]
 }

@@ -36,13 +36,14 @@ func everyCommand() []Command {
 		BeginPlan{op},
 		StepPlan{"d", 1, "m", "done"},
 		EndPlan{"d", OpDone, "", at(2)},
+		ReportVerdict{101, "h1", 7, Verdict{Blockers: []Blocker{{"12 dockerd", "docker.service", "it has a BPF program open", "stop it", false}}, More: 2}},
 	}
 }
 
 func TestEncodeDecode(t *testing.T) {
 	seen := map[Kind]bool{}
 	for i, c := range everyCommand() {
-		if want := Kind(i + 1); c.Kind() != want || seen[c.Kind()] {
+		if want := Kind(i + 1); c.Kind()&^Ignorable != want || seen[c.Kind()] {
 			t.Errorf("%T has number %d, want %d: numbers in the log must never change", c, c.Kind(), want)
 		}
 		seen[c.Kind()] = true

@@ -95,6 +95,7 @@ type Container struct {
 	Created    time.Time         `json:"created"`
 	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
+	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
 }
 
 // Ref names the container in sentences: name (CTID).
@@ -166,6 +167,7 @@ type Move struct {
 	From      string `json:"from"`
 	To        string `json:"to"`
 	Why       string `json:"why"`
+	Mode      string `json:"mode,omitempty"`      // offline where it cannot be moved live; empty: live if it runs
 	Operation string `json:"operation,omitempty"` // the migration that carries it out
 	Status    string `json:"status,omitempty"`
 }

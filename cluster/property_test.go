@@ -112,6 +112,7 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		SetContainer{ID: id, Limits: &limits, Labels: map[string]string{name: "x"}},
 		SetContainer{ID: id, Name: &name},
 		ReportContainer{ID: id, Host: owner, Generation: generation, State: Running, Restarted: step%4 == 0},
+		ReportVerdict{ID: id, Host: owner, Generation: generation, Verdict: NewVerdict(make([]Blocker, step%11))},
 		RemoveContainer{id, owner, generation},
 		begin(op, id, owner, host, generation), begin(op, id, owner, host, generation),
 		CommitMigration{op},

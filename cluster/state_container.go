@@ -265,6 +265,9 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	}
 	ct := *old
 	ct.State, ct.Detail = c.State, c.Detail
+	if c.State != Running {
+		ct.Verdict = nil
+	}
 	if c.Restarted {
 		ct.Restarted++
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -13,24 +14,7 @@ import (
 const GhostLimit = runtime.GhostLimit
 
 // Blocker is one thing that is in the way of a live migration, with its owner and the way out.
-type Blocker struct {
-	Process string // "1234 dockerd", or "" when it is the container's
-	Unit    string // systemd unit inside, or ""
-	What    string
-	Remedy  string
-	Session bool // a process that exec has started: it can be ended for the migration
-}
-
-func (b Blocker) String() string {
-	who := b.Process
-	if b.Unit != "" {
-		who += " (" + b.Unit + ")"
-	}
-	if who != "" {
-		who += ": "
-	}
-	return who + b.What + "; " + b.Remedy
-}
+type Blocker = cluster.Blocker
 
 // nested says what a namespace of a process's own means and how it is avoided.
 var nested = map[string]string{

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/vzcluster/vzcluster/cluster"
 )
@@ -54,8 +55,7 @@ func Drain(snap Snapshot, host string) Plan {
 	plan.Moves, plan.Unplaced = moves, append(plan.Unplaced, left...)
 	switch {
 	case len(plan.Unplaced) > 0:
-		plan.Why = fmt.Sprintf("%s cannot be emptied: %s must stay: %s: %s", host, count(len(plan.Unplaced), "container"),
-			plan.Unplaced[0].Name, plan.Unplaced[0].Why)
+		plan.Why = fmt.Sprintf("%s cannot be emptied: %s must stay: %s", host, count(len(plan.Unplaced), "container"), stay(plan.Unplaced))
 	case len(plan.Moves) == 0:
 		plan.Why = host + " has no containers"
 	case !sum(moving).Fits(src.Reserved):
@@ -65,6 +65,21 @@ func Drain(snap Snapshot, host string) Plan {
 		plan.Why = fmt.Sprintf("%s is emptied by %s", host, count(len(plan.Moves), "move"))
 	}
 	return plan
+}
+
+// namedMost bounds how many containers one sentence names.
+const namedMost = 10
+
+// stay names the containers that must stay, each with its reason.
+func stay(left []Unplaced) string {
+	var parts []string
+	for _, u := range left[:min(len(left), namedMost)] {
+		parts = append(parts, u.Name+": "+u.Why)
+	}
+	if more := len(left) - namedMost; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // spread places one container after the other as if each were new, each move seeing the ones before it.

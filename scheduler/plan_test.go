@@ -10,6 +10,42 @@ import (
 	"github.com/vzcluster/vzcluster/cluster"
 )
 
+// What is known to be in the way of a live move is known to every plan.
+func TestPlansKnowWhatCannotMove(t *testing.T) {
+	verdict := cluster.NewVerdict([]cluster.Blocker{{Process: "12 dockerd", What: "it has a BPF program open", Remedy: "stop it"}})
+	room := cluster.Resources{MilliCPU: 8000, RAM: 8 << 30, Disk: 8 << 30}
+	var s Snapshot
+	for _, h := range []string{"host1", "host2", "host3"} {
+		s.Hosts = append(s.Hosts, HostView{Name: h, State: cluster.HostActive, Alive: true, Capacity: room})
+	}
+	for id := 101; id <= 103; id++ {
+		c := cluster.Container{ID: id, Name: fmt.Sprintf("ct%d", id), Host: "host3", State: cluster.Running, Desired: cluster.WantRunning, Limits: cluster.Limits{RAM: 1 << 20}}
+		if id > 101 {
+			c.Verdict = &verdict
+		}
+		s.Containers = append(s.Containers, c)
+		s.Hosts[2].Reserved = s.Hosts[2].Reserved.Add(c.Limits.Resources())
+	}
+	p := Drain(s, "host3")
+	if len(p.Moves) != 1 || len(p.Unplaced) != 2 {
+		t.Fatalf("%d move and %d stay", len(p.Moves), len(p.Unplaced))
+	}
+	for _, want := range []string{"2 containers must stay", "ct102: it cannot be moved live: 12 dockerd: it has a BPF program open", "ct103: it cannot"} {
+		if !strings.Contains(p.Why, want) {
+			t.Errorf("want %q in %q", want, p.Why)
+		}
+	}
+	if p := Consolidate(s, 0); len(p.Moves) != 0 || !strings.Contains(p.Why, "host3 holds ct102: it cannot be moved live") {
+		t.Errorf("a consolidation moves %v: %s", p.Moves, p.Why)
+	}
+	for i := range s.Containers {
+		s.Containers[i].State = cluster.Stopped // whatever was in the way does not run
+	}
+	if p := Drain(s, "host3"); len(p.Moves) != 3 {
+		t.Errorf("stopped containers must stay: %s", p.Why)
+	}
+}
+
 func to(p Plan) string {
 	var parts []string
 	for _, m := range p.Moves {

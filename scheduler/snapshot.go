@@ -72,6 +72,8 @@ func immovable(c cluster.Container) string {
 		return "it is being destroyed"
 	case c.State != cluster.Running && c.State != cluster.Stopped:
 		return fmt.Sprintf("it is %s", c.State)
+	case c.Immovable() != "":
+		return "it cannot be moved live: " + c.Immovable()
 	}
 	return ""
 }

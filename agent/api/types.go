@@ -133,7 +133,9 @@ type HostStateRequest struct {
 // PlanRequest asks for a drain or a consolidation.
 type PlanRequest struct {
 	DryRun bool `json:"dry_run"`
-	Max    int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
+	// Offline has containers that cannot be moved live stopped, moved and started again; else they stay.
+	Offline bool `json:"offline,omitempty"`
+	Max     int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
 	// Steps is a plan that was saved, to be carried out as it is; empty: a new one is made.
 	Steps []cluster.Move `json:"steps,omitempty"`
 }
@@ -181,15 +183,11 @@ type Verdict struct {
 	OK       bool      `json:"ok"`
 	To       string    `json:"to,omitempty"`
 	Blockers []Blocker `json:"blockers"`
+	Notes    []string  `json:"notes,omitempty"` // what a live move would lose without failing
 }
 
 // Blocker is one thing that keeps a container from being moved live.
-type Blocker struct {
-	Process string `json:"process,omitempty"` // "1234 dockerd"
-	Unit    string `json:"unit,omitempty"`
-	What    string `json:"what"`
-	Remedy  string `json:"remedy"`
-}
+type Blocker = cluster.Blocker
 
 // PlaceReply explains a placement.
 type PlaceReply struct {

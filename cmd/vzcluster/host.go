@@ -59,7 +59,7 @@ func (e *env) drain(ctx context.Context, c *cli.Context, cl *api.Client) error {
 	return e.carryOut(ctx, c, planned{
 		cl: cl, what: "draining " + host, nothing: host + " has nothing to move",
 		start: func(dry bool) (cluster.Operation, error) {
-			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry})
+			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry, Offline: c.Bool("offline")})
 		},
 		impossible: func(plan cluster.Operation) error { return mustStay(ctx, cl, host, plan) },
 	})
@@ -81,8 +81,6 @@ func mustStay(ctx context.Context, cl *api.Client, host string, plan cluster.Ope
 	switch len(names) {
 	case 0:
 		return nil
-	case 1:
-		return api.Errorf(api.CodeNoFit, "", "%s", cmp.Or(plan.Error, host+" cannot be emptied: "+names[0]+" must stay"))
 	}
-	return api.Errorf(api.CodeNoFit, "", "%s; all that must stay: %s", cmp.Or(plan.Error, host+" cannot be emptied"), strings.Join(names, ", "))
+	return api.Errorf(api.CodeNoFit, "", "%s", cmp.Or(plan.Error, host+" cannot be emptied: "+strings.Join(names, ", ")+" must stay"))
 }

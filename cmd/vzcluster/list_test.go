@@ -16,9 +16,9 @@ func TestLs(t *testing.T) {
 101  web   host2  running  10.77.0.5/16  512M  1.5   debian-12
 102  db    host1  stopped  -             2G    -     busybox
 `,
-		"wide": `ID   NAME  HOST   STATE    ADDRESS       RAM   CPUS  TEMPLATE   GENERATION  MAC                UIDBASE  RESTARTED  DETAIL
-101  web   host2  running  10.77.0.5/16  512M  1.5   debian-12  3           02:76:7a:00:00:65  1048576  0          -
-102  db    host1  stopped  -             2G    -     busybox    1           -                  0        0          -
+		"wide": `ID   NAME  HOST   STATE    ADDRESS       RAM   CPUS  TEMPLATE   GENERATION  MAC                UIDBASE  RESTARTED  MOVABLE  DETAIL
+101  web   host2  running  10.77.0.5/16  512M  1.5   debian-12  3           02:76:7a:00:00:65  1048576  0          -        -
+102  db    host1  stopped  -             2G    -     busybox    1           -                  0        0          -        -
 `,
 		"name": "web\ndb\n",
 	} {
@@ -249,5 +249,22 @@ op9  drain    failed  host2, 2 moves      2026-03-01T12:00:00Z  -     -
 	}
 	if r := f.run("operation", "show", "op9"); !strings.Contains(r.stdout, "2     db         host2  host1  failed  room\n") {
 		t.Errorf("drain:\n%s", r.stdout)
+	}
+}
+
+// Whether a container can be moved live is said before anyone tries.
+func TestMovable(t *testing.T) {
+	verdict := cluster.NewVerdict([]cluster.Blocker{{Process: "12 dockerd", Unit: "docker.service", What: "it has a BPF program open", Remedy: "stop it"}, {What: "a nfs file system is mounted on /mnt", Remedy: "unmount it"}})
+	for want, c := range map[string]cluster.Container{
+		"-":   {State: cluster.Stopped, Verdict: &verdict},
+		"yes": {State: cluster.Running, Verdict: &cluster.Verdict{}},
+		"no: 12 dockerd (docker.service): it has a BPF program open; stop it": {State: cluster.Running, Verdict: &verdict},
+	} {
+		if got := movable(api.Container{Container: c}); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := obstacles(api.Container{Container: cluster.Container{State: cluster.Running, Verdict: &verdict}}); strings.Count(got, "\n") != 2 || !strings.Contains(got, "/mnt") {
+		t.Errorf("show says %q", got)
 	}
 }

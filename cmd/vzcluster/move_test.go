@@ -174,11 +174,11 @@ func TestDrain(t *testing.T) {
 }
 
 func TestImpossibleDrain(t *testing.T) {
-	refused := cluster.Operation{Kind: cluster.OpDrain, Host: "host2", Status: cluster.OpDone, Error: "host2 cannot be emptied: 2 containers must stay: web: no room"}
+	refused := cluster.Operation{Kind: cluster.OpDrain, Host: "host2", Status: cluster.OpDone, Error: "host2 cannot be emptied: 2 containers must stay: web: no room; big: no room"}
 	stays := []api.Container{web(), db(), web()}
 	stays[2].ID, stays[2].Name = 103, "big"
 	f := newFake(t, map[string]any{api.RouteDrain: refused, api.RouteContainers: stays})
-	want := "vzcluster: host2 cannot be emptied: 2 containers must stay: web: no room; all that must stay: web, big\n"
+	want := "vzcluster: host2 cannot be emptied: 2 containers must stay: web: no room; big: no room\n"
 	for _, args := range []string{"host drain host2", "host drain host2 -y", "host drain host2 --dry-run"} {
 		f.asked = nil
 		if r := f.run(strings.Fields(args)...); r != (result{4, "", want}) || len(f.asked) != 2 {

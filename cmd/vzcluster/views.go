@@ -13,15 +13,44 @@ import (
 )
 
 func containerView(cs []api.Container) view {
-	v := view{head: []string{"ID", "NAME", "HOST", "STATE", "ADDRESS", "RAM", "CPUS", "TEMPLATE", "GENERATION", "MAC", "UIDBASE", "RESTARTED", "DETAIL"}, wide: 5}
+	v := view{head: []string{"ID", "NAME", "HOST", "STATE", "ADDRESS", "RAM", "CPUS", "TEMPLATE", "GENERATION", "MAC", "UIDBASE", "RESTARTED", "MOVABLE", "DETAIL"}, wide: 6}
 	for _, c := range cs {
 		v.names = append(v.names, c.Name)
 		v.rows = append(v.rows, []string{
 			strconv.Itoa(c.ID), c.Name, dash(c.Host), string(c.State), dash(strings.Join(c.Addresses, ",")), size(c.Limits.RAM), cores(c.Limits.MilliCPU),
-			c.Template, strconv.FormatUint(c.Generation, 10), dash(c.MAC), strconv.FormatUint(uint64(c.UIDBase), 10), strconv.Itoa(c.Restarted), dash(c.Detail),
+			c.Template, strconv.FormatUint(c.Generation, 10), dash(c.MAC), strconv.FormatUint(uint64(c.UIDBase), 10), strconv.Itoa(c.Restarted), movable(c), dash(c.Detail),
 		})
 	}
 	return v
+}
+
+// movable says whether a container can be moved live, and if not, why.
+func movable(c api.Container) string {
+	switch {
+	case c.State != cluster.Running || c.Verdict == nil:
+		return "-"
+	case c.Immovable() == "":
+		return "yes"
+	}
+	return "no: " + c.Immovable()
+}
+
+// obstacles lists everything that is in the way of moving a container live.
+func obstacles(c api.Container) string {
+	switch movable(c) {
+	case "-":
+		return ""
+	case "yes":
+		return "yes"
+	}
+	lines := []string{"no"}
+	for _, b := range c.Verdict.Blockers {
+		lines = append(lines, b.String())
+	}
+	if c.Verdict.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more, see 'vzcluster migrate %s --check-only'", c.Verdict.More, c.Name))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func hostView(hs []api.Host) view {
@@ -159,7 +188,7 @@ func containerRecord(c api.Container) view {
 		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname,
 		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
 		"ram", size(l.RAM), "swap", cluster.Bytes(l.Swap), "cpus", cores(l.MilliCPU), "cpu units", strconv.FormatInt(l.CPUUnits, 10), "disk", size(l.Disk),
-		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "last move", last)}
+		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "movable", obstacles(c), "last move", last)}
 }
 
 func labels(m map[string]string) string {

@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+// What keeps a container from being moved live is known to everybody before anyone wants to move it; plans reckon with
+// it; and what stays is stopped and moved only if that is asked for.
+func TestVerdictsAreKeptAndPlannedWith(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	var blocked atomic.Bool
+	var looks atomic.Int64
+	blocked.Store(true)
+	l.found = func(int) []api.Blocker {
+		if n := looks.Add(1); blocked.Load() { // each look sees another process of that name
+			return []api.Blocker{{Process: fmt.Sprintf("%d dockerd", n), What: "it has a BPF program open", Remedy: "stop it"}}
+		}
+		return []api.Blocker{}
+	}
+	l.grow(2)
+	h := l.hosts[0]
+	h.create("web", 64<<20)
+	movable := func(want bool) func() error {
+		return func() error {
+			for _, h := range l.hosts {
+				c := h.agent.State().Find("web")
+				if c == nil || c.Verdict == nil || (c.Immovable() == "") != want {
+					return fmt.Errorf("%s has %+v", h.cfg.Name, c)
+				}
+			}
+			return nil
+		}
+	}
+	eventually(t, "the verdict on every host", movable(false))
+	c := h.agent.State().Find("web")
+	verdict, seen := c.Verdict, looks.Load()
+	eventually(t, "more looks", func() error {
+		if looks.Load() < seen+3 {
+			return fmt.Errorf("%d looks", looks.Load())
+		}
+		return nil
+	})
+	if now := h.agent.State().Find("web"); now.Verdict != verdict {
+		t.Errorf("the same verdict was reported again: %+v", now.Verdict)
+	}
+	if _, err := h.Drain(t.Context(), c.Host, api.PlanRequest{}); err == nil || !strings.Contains(err.Error(), "web: it cannot be moved live") {
+		t.Errorf("the drain was refused with %v", err)
+	}
+	plan, err := h.Drain(t.Context(), c.Host, api.PlanRequest{DryRun: true, Offline: true})
+	must(t, err)
+	if len(plan.Steps) != 1 || plan.Steps[0].Mode != cluster.ModeOffline || !strings.Contains(plan.Steps[0].Why, "dockerd") {
+		t.Errorf("with offline moves the plan is %+v", plan.Steps)
+	}
+	op, err := h.Drain(t.Context(), c.Host, api.PlanRequest{Offline: true})
+	must(t, err)
+	op = h.finished(op.ID)
+	if m, err := h.Operation(t.Context(), op.Steps[0].Operation, 0); err != nil || m.Mode != cluster.ModeOffline || op.Status != cluster.OpDone {
+		t.Errorf("its move was %+v (%v), the drain %s: %s", m, err, op.Status, op.Error)
+	}
+	blocked.Store(false)
+	eventually(t, "what was in the way is gone", movable(true))
+}
+
+// A command that exec runs for a moment does not reach the replicated state.
+func TestAPassingBlockerIsNotReported(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	var looks atomic.Int64
+	l.found = func(int) []api.Blocker {
+		if looks.Add(1)%2 == 1 {
+			return []api.Blocker{{Process: "7 ls", What: "it was started from outside", Remedy: "end it"}}
+		}
+		return []api.Blocker{}
+	}
+	l.grow(1)
+	l.hosts[0].create("web", 64<<20)
+	eventually(t, "some looks", func() error {
+		c := l.hosts[0].agent.State().Find("web")
+		if c != nil && c.Immovable() != "" {
+			t.Fatalf("it was reported: %s", c.Immovable())
+		}
+		if looks.Load() < 6 {
+			return fmt.Errorf("%d looks", looks.Load())
+		}
+		return nil
+	})
+}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
-	"github.com/vzcluster/vzcluster/migrate/transfer"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -39,7 +38,6 @@ type arrival struct {
 	op      *cluster.Operation
 	spec    runtime.Spec
 	images  string
-	have    *transfer.Manifest // the layer as it came
 	journal journal
 	clock   *stopwatch
 	asked   bool // for the commit
@@ -185,8 +183,7 @@ func (a *arrival) pass(ctx context.Context, body []byte) error {
 		return err
 	}
 	in := &bulkReader{s: a.s}
-	have, stats, err := a.Copy.Receive(ctx, in, layer, a.have)
-	a.have = have
+	stats, err := a.Copy.Receive(ctx, in, layer)
 	if err != nil {
 		return fmt.Errorf("receive the private layer of container %d: %w", a.spec.ID, err)
 	}

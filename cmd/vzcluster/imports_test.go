@@ -97,7 +97,7 @@ type rule struct {
 
 // wiring are the files of cmd/vzcluster that put adapters together; all others are a client's.
 func wiring() []string {
-	return []string{"agent.go", "engine.go", "lab.go", "demo*.go", "doctor.go", "clienttls.go", "template.go"}
+	return []string{"agent.go", "engine.go", "lab.go", "labvm.go", "demo*.go", "doctor.go", "clienttls.go", "template.go"}
 }
 
 // rules: the first that names a folder counts.
@@ -112,8 +112,8 @@ func rules() []rule {
 		{"migrate", []string{"cluster", "runtime", "migrate/transfer", "migrate/memory"}, "migrations see kernel and cluster only through contracts", nil},
 		{"migrate/...", []string{"runtime"}, "the copying of layers is of use to anyone", nil},
 		{"agent/api", []string{"cluster"}, "the client must be small and free of any host's adapters", nil},
-		{"agent/lab", []string{"..."}, "the lab wires whole hosts", nil},
-		{"agent/e2e", []string{"..."}, "end-to-end tests see everything", nil},
+		{"agent/lab/...", []string{"..."}, "the lab wires whole hosts", nil},
+		{"agent/e2e/...", []string{"..."}, "end-to-end tests see everything", nil},
 		{"agent", []string{"agent/api", "cluster/...", "scheduler/...", "migrate/...", "runtime", "runtime/image"}, "the agent gets its host as interfaces, so that tests can give it another", nil},
 		{"cmd/vzcluster", []string{"agent/api", "cluster"}, "client commands talk to an agent; what they cannot do over the API they cannot do", wiring()},
 		{"cmd/...", []string{"..."}, "programs wire", nil},

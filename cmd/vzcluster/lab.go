@@ -33,6 +33,7 @@ func labCommand(e *env) *cli.Command {
 			),
 			cmd("down", "remove the lab and everything in it", "", e.labDown),
 			cmd("status", "show the machines of the lab", "", e.withLab(0, e.labStatus)),
+			e.labVMCommand(),
 			{Name: "list", Aliases: []string{"ls"}, Usage: "list the labs that are up", Action: e.labList},
 			cmd("exec", "run a command on a machine of the lab; --name goes before HOST", "HOST [--] CMD...", e.withLab(-2, e.labExec)),
 			cmd("kill", "kill a host's agent with SIGKILL", "HOST", e.withLab(1, func(ctx context.Context, c *cli.Context, l *lab.Lab) error {

@@ -33,10 +33,10 @@ func cgroupRoots(path string) ([]*rpc.CgroupRoot, error) {
 // mounts the hierarchy once more, without options, which takes nsdelegate and memory_recursiveprot from the whole host.
 // Empty on hosts with cgroup v1, whose hierarchies keep their options.
 func bindCgroups(ct runtime.Checkpoint, images string) (string, error) {
-	top := strings.TrimSuffix(ct.Freezer, ct.Cgroup)
-	if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil {
+	if !isUnified(ct) {
 		return "", nil
 	}
+	top := strings.TrimSuffix(ct.Freezer, ct.Cgroup)
 	at := cgroupsOf(images)
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return "", fmt.Errorf("make the mount point of the cgroups: %w", err)
@@ -44,7 +44,10 @@ func bindCgroups(ct runtime.Checkpoint, images string) (string, error) {
 	if err := unix.Mount(top, at, "", unix.MS_BIND, ""); err != nil {
 		return "", fmt.Errorf("bind the cgroups: %w", err)
 	}
-	return filepath.Dir(at), nil
+	return yardOf(images), nil
 }
 
-func cgroupsOf(images string) string { return filepath.Join(images+".cgroups", "unified") }
+// yardOf is CRIU's folder of hierarchies, one folder each.
+func yardOf(images string) string { return images + ".cgroups" }
+
+func cgroupsOf(images string) string { return filepath.Join(yardOf(images), "unified") }

@@ -57,6 +57,9 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 	for _, path := range ct.Masked {
 		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(path), Val: ptr("/dev/null")})
 	}
+	if err := dumpFolders(ct, images); err != nil {
+		return err
+	}
 	before, err := ct.PIDs()
 	if err != nil {
 		return err
@@ -112,6 +115,9 @@ func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHoo
 		o.ExtMnt = append(o.ExtMnt, &rpc.ExtMountMap{Key: ptr(b.Path), Val: ptr(b.Source)})
 	}
 	if o.CgRoot, err = cgroupRoots(ct.Cgroup); err != nil {
+		return 0, err
+	}
+	if err := errors.Join(restoreFolders(ct, images), holdAtEnd(ct, images)); err != nil {
 		return 0, err
 	}
 	resp, err := s.do(rpc.CriuReqType_RESTORE, o, func(script string, pid int) error {
@@ -250,7 +256,10 @@ func unbind(images string) {
 		}
 		_ = os.Remove(at)
 	}
-	_ = os.Remove(filepath.Dir(cgroupsOf(images)))
+	hold := filepath.Join(yardOf(images), freezerName, freezerGroup)
+	for _, name := range []string{filepath.Join(hold, freezerFile), hold, filepath.Dir(hold), yardOf(images)} {
+		_ = os.Remove(name)
+	}
 }
 
 // decisive adds the line of CRIU's log that says what went wrong.

@@ -267,11 +267,15 @@ type fakeMigrator struct {
 }
 
 func (f *fakeMigrator) Run(ctx context.Context) error {
+	begun := map[string]bool{}
+	var all sync.WaitGroup
+	defer all.Wait()
 	for {
 		changed, s := f.a.Changed(), f.a.State()
 		for _, op := range s.Operations() {
-			if op.Kind == cluster.OpMigrate && op.Status == cluster.OpRunning && op.From == f.a.Name() {
-				f.move(ctx, op)
+			if op.Kind == cluster.OpMigrate && op.Status == cluster.OpRunning && op.From == f.a.Name() && !begun[op.ID] {
+				begun[op.ID] = true
+				all.Go(func() { f.move(ctx, op) })
 			}
 		}
 		select {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -62,6 +63,10 @@ func (m *member) handleDrain(_ http.ResponseWriter, r *http.Request) (any, error
 	if h == nil {
 		return nil, notFound("host", host, "vzcluster host ls")
 	}
+	width, err := parallel(req)
+	if err != nil {
+		return nil, err
+	}
 	snap := m.snapshot("")
 	blocked := map[int]string{}
 	if req.Offline {
@@ -69,7 +74,7 @@ func (m *member) handleDrain(_ http.ResponseWriter, r *http.Request) (any, error
 	}
 	plan := scheduler.Drain(snap, host)
 	markOffline(plan.Moves, blocked)
-	op := cluster.Operation{Kind: cluster.OpDrain, Host: host}
+	op := cluster.Operation{Kind: cluster.OpDrain, Host: host, Width: width}
 	if !req.DryRun && len(plan.Unplaced) == 0 && h.State != cluster.HostCordoned {
 		cordon := cluster.SetHostState{Name: host, State: cluster.HostCordoned}
 		if _, err := applyHere[*cluster.Host](r.Context(), m, cordon); err != nil {
@@ -85,6 +90,10 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
 	}
+	width, err := parallel(req)
+	if err != nil {
+		return nil, err
+	}
 	snap := m.snapshot("")
 	blocked := map[int]string{}
 	if req.Offline {
@@ -93,12 +102,19 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 	plan := scheduler.Consolidate(snap, req.Max)
 	markOffline(plan.Moves, blocked)
 	if len(req.Steps) > 0 {
-		var err error
 		if plan, err = m.replay(req.Steps); err != nil {
 			return nil, err
 		}
 	}
-	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate}, plan, req.DryRun)
+	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate, Width: width}, plan, req.DryRun)
+}
+
+// parallel is how many moves a plan may make at once.
+func parallel(r api.PlanRequest) (int, error) {
+	if r.Parallel < 0 || r.Parallel > api.MaxParallel {
+		return 0, api.Errorf(api.CodeUsage, "", "%d moves at once cannot be made; between 1 and %d can", r.Parallel, api.MaxParallel)
+	}
+	return cmp.Or(r.Parallel, api.DefaultParallel), nil
 }
 
 // unblock has the scheduler take containers that cannot be moved live for movable, and returns what is in their way.
@@ -142,7 +158,7 @@ func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
 	return plan, nil
 }
 
-// handleStop ends a plan: the move that is under way is finished, no other one begins.
+// handleStop ends a plan: the moves that are under way are finished, no other one begins.
 func (m *member) handleStop(_ http.ResponseWriter, r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	op := m.store.State().Operation(id)
@@ -202,35 +218,79 @@ func (m *member) carryOutPlans(ctx context.Context, done *sync.WaitGroup) {
 	}
 }
 
-// carryOut does one step of a plan after the other and ends the plan. Its own errors are those of the quorum; what
-// stops a plan is recorded in it.
+// stepEnd is how a step of a plan ended; reason says why it failed.
+type stepEnd struct {
+	step   int
+	reason string
+	err    error // of the quorum: nothing is known
+}
+
+// carryOut does the steps of a plan, as many at once as it is wide, and ends the plan. Its own errors are those of the
+// quorum; what stops a plan is recorded in it.
 func (m *member) carryOut(ctx context.Context, id string) error {
 	plan := m.store.State().Operation(id)
-	for i := range plan.Steps {
-		if plan.Steps[i].Status == stepDone {
-			continue
+	begun, ended := make([]bool, len(plan.Steps)), make([]bool, len(plan.Steps))
+	for i, step := range plan.Steps {
+		begun[i], ended[i] = step.Status == stepDone, step.Status == stepDone
+	}
+	ends := make(chan stepEnd)
+	running := 0
+	var failed *stepEnd
+	for {
+		for failed == nil && running < max(plan.Width, 1) && !m.store.State().Operation(id).Final() { // it may be stopped meanwhile
+			i := scheduler.Next(plan.Steps, begun, ended)
+			if i < 0 {
+				break
+			}
+			begun[i] = true
+			running++
+			go func() { ends <- m.doStep(ctx, plan, i) }()
 		}
-		reason, err := m.step(ctx, plan, i)
-		if err != nil {
-			return err
+		if running == 0 {
+			return m.conclude(ctx, plan, ended, failed)
 		}
-		if m.store.State().Operation(id).Final() {
-			return nil // it was stopped meanwhile
-		}
-		status := stepDone
-		if reason != "" {
-			status = stepFailed
-		}
-		if _, err := m.apply(ctx, cluster.StepPlan{Operation: id, Step: i, Status: status}); err != nil {
-			return err
-		}
-		if reason != "" {
-			left := len(plan.Steps) - i
-			return m.endPlan(ctx, id, cluster.OpFailed, fmt.Sprintf("stopped at %s from %s to %s: %s; %d of %d moves are left, run it again",
-				plan.Steps[i].Name, plan.Steps[i].From, plan.Steps[i].To, reason, left, len(plan.Steps)))
+		end := <-ends
+		running--
+		ended[end.step] = end.err == nil && end.reason == ""
+		if !ended[end.step] && (failed == nil || failed.err == nil) {
+			failed = &end
 		}
 	}
-	return m.endPlan(ctx, id, cluster.OpDone, "")
+}
+
+// doStep carries out one step and records how it ended.
+func (m *member) doStep(ctx context.Context, plan *cluster.Operation, i int) stepEnd {
+	reason, err := m.step(ctx, plan, i)
+	if err != nil || m.store.State().Operation(plan.ID).Final() {
+		return stepEnd{i, reason, err}
+	}
+	status := stepDone
+	if reason != "" {
+		status = stepFailed
+	}
+	_, err = m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Status: status})
+	return stepEnd{i, reason, err}
+}
+
+// conclude ends a plan of which no step is under way.
+func (m *member) conclude(ctx context.Context, plan *cluster.Operation, ended []bool, failed *stepEnd) error {
+	switch {
+	case m.store.State().Operation(plan.ID).Final():
+		return nil
+	case failed == nil:
+		return m.endPlan(ctx, plan.ID, cluster.OpDone, "")
+	case failed.err != nil:
+		return failed.err
+	}
+	left := 0
+	for _, done := range ended {
+		if !done {
+			left++
+		}
+	}
+	move := plan.Steps[failed.step]
+	return m.endPlan(ctx, plan.ID, cluster.OpFailed, fmt.Sprintf("stopped at %s from %s to %s: %s; %d of %d moves are left, run it again",
+		move.Name, move.From, move.To, failed.reason, left, len(plan.Steps)))
 }
 
 func (m *member) endPlan(ctx context.Context, id string, status cluster.OperationStatus, reason string) error {

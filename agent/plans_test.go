@@ -164,6 +164,62 @@ func TestNewLeaderTakesUpThePlan(t *testing.T) {
 	}
 }
 
+// TestPlanMovesInParallel: two moves are under way at once, as the plan is two wide, and a width out of bounds is refused.
+func TestPlanMovesInParallel(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	held, release := make(chan struct{}, 10), make(chan struct{})
+	l.fail = func(*cluster.Operation) string {
+		held <- struct{}{}
+		<-release
+		return ""
+	}
+	l.grow(2)
+	h := l.hosts[0]
+	ctx := t.Context()
+	for i := range 3 {
+		_, err := h.Create(ctx, api.CreateRequest{
+			Name: fmt.Sprintf("web%d", i), Template: "tiny", Host: "host1", Limits: cluster.Limits{RAM: 64 << 20}, Start: true,
+		})
+		must(t, err)
+	}
+	_, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: api.MaxParallel + 1})
+	wantCode(t, err, api.CodeUsage)
+	op, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: 2})
+	must(t, err)
+	for range 2 { // neither has ended
+		select {
+		case <-held:
+		case <-time.After(patience):
+			close(release)
+			t.Fatal("the second move waits for the first")
+		}
+	}
+	running := 0
+	for _, o := range operations(t, h) {
+		if o.Kind == cluster.OpMigrate && !o.Final() {
+			running++
+		}
+	}
+	if running != 2 {
+		t.Errorf("%d moves are under way", running)
+	}
+	close(release)
+	eventually(t, "the plan ends", func() error {
+		now, err := h.Operation(ctx, op.ID, 0)
+		if err == nil && now.Status != cluster.OpDone {
+			err = fmt.Errorf("it is %s: %s", now.Status, now.Error)
+		}
+		return err
+	})
+}
+
+func operations(t *testing.T, h *testHost) []cluster.Operation {
+	t.Helper()
+	all, err := h.Operations(t.Context())
+	must(t, err)
+	return all
+}
+
 // TestPlanIsStoppedHalfWay: the move under way is finished, the other one never begins.
 func TestPlanIsStoppedHalfWay(t *testing.T) {
 	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
@@ -182,7 +238,7 @@ func TestPlanIsStoppedHalfWay(t *testing.T) {
 		})
 		must(t, err)
 	}
-	op, err := h.Drain(ctx, "host1", api.PlanRequest{})
+	op, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: 1})
 	must(t, err)
 	<-held // the first move is under way
 	op, err = l.hosts[1].Stop(ctx, op.ID)

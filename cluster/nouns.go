@@ -149,6 +149,7 @@ type Operation struct {
 	Parent     string          `json:"parent,omitempty"`
 	Host       string          `json:"host,omitempty"`  // drain
 	Steps      []Move          `json:"steps,omitempty"` // drain, consolidate: the plan
+	Width      int             `json:"width,omitempty"` // drain, consolidate: moves at once; 0 is taken as 1
 	Error      string          `json:"error,omitempty"`
 	Started    time.Time       `json:"started"`
 	Ended      time.Time       `json:"ended,omitzero"`

@@ -7,12 +7,34 @@ import (
 	"github.com/vzcluster/vzcluster/cluster"
 )
 
-// Plan is an ordered list of moves; carried out one after the other, no host is overcommitted at any step.
+// Plan is an ordered list of moves; carried out one after the other, or as Next allows, no host is overcommitted at any
+// step.
 type Plan struct {
 	Moves    []cluster.Move
 	Freed    []string // hosts that are empty afterwards and were not before
 	Unplaced []Unplaced
 	Why      string // the plan in one sentence, or why there is nothing to do
+}
+
+// Next returns the first step that has not begun and may begin: no earlier one that has not ended moves the same container
+// or makes room where this one goes. So every host is at any time as full as in the plan's order, or less. -1 means none.
+func Next(steps []cluster.Move, begun, ended []bool) int {
+	for i, step := range steps {
+		if begun[i] {
+			continue
+		}
+		free := true
+		for j, earlier := range steps[:i] {
+			if !ended[j] && (earlier.Container == step.Container || earlier.From == step.To) {
+				free = false
+				break
+			}
+		}
+		if free {
+			return i
+		}
+	}
+	return -1
 }
 
 // Unplaced is a container that a plan leaves where it is.

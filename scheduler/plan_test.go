@@ -208,3 +208,26 @@ func TestConsolidateManyHostsIsGreedyAndQuick(t *testing.T) {
 	}
 	check(t, s, p)
 }
+
+// What makes room for a step, or moves the same container before, is waited for; the rest goes on beside it.
+func TestNext(t *testing.T) {
+	steps := []cluster.Move{
+		{Container: 1, From: "a", To: "b"}, // makes room on a
+		{Container: 2, From: "c", To: "a"}, // waits for it
+		{Container: 3, From: "c", To: "b"},
+		{Container: 1, From: "b", To: "c"}, // waits for all before it
+	}
+	begun, ended := make([]bool, len(steps)), make([]bool, len(steps))
+	for _, c := range []struct{ end, want int }{{-1, 0}, {-1, 2}, {-1, -1}, {0, 1}, {2, -1}, {1, 3}, {3, -1}} {
+		if c.end >= 0 {
+			ended[c.end] = true
+		}
+		got := Next(steps, begun, ended)
+		if got != c.want {
+			t.Fatalf("after the end of step %d: step %d, want %d", c.end, got, c.want)
+		}
+		if got >= 0 {
+			begun[got] = true
+		}
+	}
+}

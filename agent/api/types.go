@@ -136,9 +136,17 @@ type PlanRequest struct {
 	// Offline has containers that cannot be moved live stopped, moved and started again; else they stay.
 	Offline bool `json:"offline,omitempty"`
 	Max     int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
+	// Parallel is how many moves are made at once where they do not depend on each other; 0: DefaultParallel.
+	Parallel int `json:"parallel,omitempty"`
 	// Steps is a plan that was saved, to be carried out as it is; empty: a new one is made.
 	Steps []cluster.Move `json:"steps,omitempty"`
 }
+
+// How many moves of a plan are made at once.
+const (
+	DefaultParallel = 2
+	MaxParallel     = 16
+)
 
 // CreateRequest asks for a container.
 type CreateRequest struct {

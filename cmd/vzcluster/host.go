@@ -59,7 +59,7 @@ func (e *env) drain(ctx context.Context, c *cli.Context, cl *api.Client) error {
 	return e.carryOut(ctx, c, planned{
 		cl: cl, what: "draining " + host, nothing: host + " has nothing to move",
 		start: func(dry bool) (cluster.Operation, error) {
-			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry, Offline: c.Bool("offline")})
+			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry, Offline: c.Bool("offline"), Parallel: c.Int("parallel")})
 		},
 		impossible: func(plan cluster.Operation) error { return mustStay(ctx, cl, host, plan) },
 	})

@@ -156,7 +156,7 @@ func TestDrain(t *testing.T) {
 	if r.code != 0 || r.stderr != want || !strings.Contains(r.stdout, "1     web        host2  host1  done") {
 		t.Errorf("got %d\n%s%s\nwant\n%s", r.code, r.stdout, r.stderr, want)
 	}
-	if f.asked[0] != `POST /v1/hosts/host2/drain {"dry_run":true}` || f.asked[2] != `POST /v1/hosts/host2/drain {"dry_run":false}` {
+	if f.asked[0] != `POST /v1/hosts/host2/drain {"dry_run":true,"parallel":2}` || f.asked[2] != `POST /v1/hosts/host2/drain {"dry_run":false,"parallel":2}` {
 		t.Errorf("asked %v", f.asked)
 	}
 	f = newFake(t, answers())
@@ -196,7 +196,7 @@ func TestConsolidate(t *testing.T) {
 	if r := f.runWith(onTerminal, "", "consolidate", "--max", "2"); r != (result{0, "no host can be freed: none has containers\n", ""}) {
 		t.Errorf("nothing to do: %+v", r)
 	}
-	if f.last() != `{"dry_run":false,"max":2}` {
+	if f.last() != `{"dry_run":false,"max":2,"parallel":2}` {
 		t.Errorf("sent %s", f.last())
 	}
 	failed := plan(cluster.OpFailed, "done", "failed")

@@ -34,7 +34,7 @@ func consolidateCommand(e *env) *cli.Command {
 			return e.carryOut(ctx, c, planned{
 				cl: cl, what: "consolidation", nothing: "no host can be freed",
 				start: func(dry bool) (cluster.Operation, error) {
-					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit, Steps: steps, Offline: c.Bool("offline")})
+					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit, Steps: steps, Offline: c.Bool("offline"), Parallel: c.Int("parallel")})
 				},
 			})
 		}),
@@ -61,6 +61,7 @@ func planFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan and change nothing"},
 		&cli.BoolFlag{Name: "offline", Usage: "stop, move and start again the containers that cannot be moved live; else they must stay"},
+		&cli.IntFlag{Name: "parallel", Value: api.DefaultParallel, Usage: fmt.Sprintf("make `N` moves at once, 1 to %d", api.MaxParallel)},
 		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
 	}
 }

@@ -82,9 +82,11 @@ type TargetHost interface {
 
 // Copier copies a container's private layer in passes; package transfer implements it.
 type Copier interface {
-	// Send sends what changed since prev (nil: all). Last says that the container stands still and no pass follows.
+	// Send sends what changed since prev (nil: all). Last says that the container stands still and no pass follows. What
+	// it returns with an error is for Cut.
 	Send(ctx context.Context, w io.Writer, root string, prev *transfer.Manifest, last bool) (*transfer.Manifest, transfer.Stats, error)
-	Receive(ctx context.Context, r io.Reader, root string) (transfer.Stats, error)
+	// Receive writes a pass; have is what the pass before returned.
+	Receive(ctx context.Context, r io.Reader, root string, have *transfer.Manifest) (*transfer.Manifest, transfer.Stats, error)
 }
 
 // Point is the name of a step at which state can differ between the hosts; tests fail or kill at each of them.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/transfer"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -38,6 +39,7 @@ type arrival struct {
 	op      *cluster.Operation
 	spec    runtime.Spec
 	images  string
+	have    *transfer.Manifest // the layer as it came
 	journal journal
 	clock   *stopwatch
 	asked   bool // for the commit
@@ -183,7 +185,8 @@ func (a *arrival) pass(ctx context.Context, body []byte) error {
 		return err
 	}
 	in := &bulkReader{s: a.s}
-	stats, err := a.Copy.Receive(ctx, in, layer)
+	have, stats, err := a.Copy.Receive(ctx, in, layer, a.have)
+	a.have = have
 	if err != nil {
 		return fmt.Errorf("receive the private layer of container %d: %w", a.spec.ID, err)
 	}

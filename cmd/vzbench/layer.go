@@ -88,18 +88,19 @@ func passes(ctx context.Context, from, to string) (t passTimes, err error) {
 	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(to, 0o755), flush()); err != nil {
 		return t, err
 	}
-	var manifest *transfer.Manifest
+	var manifest, have *transfer.Manifest
 	for i, took := range []*float64{&t.first, &t.second, &t.last} {
 		r, w := io.Pipe()
 		received := make(chan error, 1)
 		go func() {
-			_, err := transfer.Receive(ctx, r, to, transfer.Limits{})
+			var err error
+			have, _, err = transfer.Receive(ctx, r, to, have, transfer.Limits{})
 			r.CloseWithError(err)
 			received <- err
 		}()
 		begin := time.Now()
 		if i == 2 {
-			_, err = transfer.SendFinal(ctx, w, from, manifest)
+			_, _, err = transfer.SendFinal(ctx, w, from, manifest)
 		} else {
 			manifest, _, err = transfer.Send(ctx, w, from, manifest)
 		}

@@ -100,7 +100,7 @@ func TestHostileStreamIsRefused(t *testing.T) {
 			if name == "absolute link parent" {
 				records[0] = file("s", lnk, link(outside))
 			}
-			_, err := Receive(context.Background(), stream(t, records...), root, Limits{})
+			_, _, err := Receive(context.Background(), stream(t, records...), root, nil, Limits{})
 			if err == nil {
 				t.Error("the stream was taken")
 			}
@@ -116,7 +116,7 @@ func TestSetUIDBitOfOwnerInRange(t *testing.T) {
 	needRoot(t)
 	root := t.TempDir()
 	in := stream(t, file("su", unix.S_IFREG|0o4755, func(e *entry) { e.UID = 65535 }), raw(recEnd, `{"files":1}`))
-	_, err := Receive(context.Background(), in, root, Limits{})
+	_, _, err := Receive(context.Background(), in, root, nil, Limits{})
 	must(t, err)
 }
 
@@ -129,7 +129,7 @@ func TestTruncatedStreamIsRefused(t *testing.T) {
 	_, _, err := Send(context.Background(), &whole, src, nil)
 	must(t, err)
 	for cut := 0; cut < whole.Len(); cut += 1 + min(cut, whole.Len()-cut-1, 40_000) {
-		_, err := Receive(context.Background(), bytes.NewReader(whole.Bytes()[:cut]), dst, Limits{})
+		_, _, err := Receive(context.Background(), bytes.NewReader(whole.Bytes()[:cut]), dst, nil, Limits{})
 		if !errors.Is(err, errShort) {
 			t.Fatalf("cut after %d of %d bytes: %v", cut, whole.Len(), err)
 		}
@@ -146,7 +146,7 @@ func TestDamagedStreamIsRefused(t *testing.T) {
 	for at := 0; at < whole.Len(); at += 19_997 {
 		b := bytes.Clone(whole.Bytes())
 		b[at] ^= 0x10
-		if _, err := Receive(context.Background(), bytes.NewReader(b), dst, Limits{}); err == nil {
+		if _, _, err := Receive(context.Background(), bytes.NewReader(b), dst, nil, Limits{}); err == nil {
 			t.Fatalf("byte %d of %d was changed, and nobody saw it", at, len(b))
 		}
 	}
@@ -161,14 +161,14 @@ func TestLimits(t *testing.T) {
 		var whole bytes.Buffer
 		_, _, err := Send(context.Background(), &whole, src, nil)
 		must(t, err)
-		if _, err := Receive(context.Background(), &whole, dst, l); err == nil {
+		if _, _, err := Receive(context.Background(), &whole, dst, nil, l); err == nil {
 			t.Errorf("%s: a pass beyond the limit was taken", name)
 		}
 	}
 	var whole bytes.Buffer
 	_, _, err := Send(context.Background(), &whole, src, nil)
 	must(t, err)
-	_, err = Receive(context.Background(), &whole, dst, Limits{MaxBytes: 401, MaxEntries: 3})
+	_, _, err = Receive(context.Background(), &whole, dst, nil, Limits{MaxBytes: 401, MaxEntries: 3})
 	must(t, err)
 }
 

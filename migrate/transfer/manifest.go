@@ -24,15 +24,25 @@ type meta struct {
 	size   int64
 	mtime  int64
 	ctime  int64
-	dense  bool     // it has as many blocks as it needs, thus no holes
+	disk   int64    // bytes that it takes
 	blocks []uint64 // of a large regular file: hash of each chunk that was sent, 0 for a hole
 }
 
 func metaOf(st *unix.Stat_t) meta {
 	return meta{
 		ino: st.Ino, mode: st.Mode, nlink: uint32(st.Nlink), size: st.Size,
-		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), dense: st.Blocks*512 >= st.Size,
+		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), disk: st.Blocks * 512,
 	}
+}
+
+// dense says that it has as many blocks as it needs, thus no holes.
+func (m *meta) dense() bool { return m.disk >= m.size }
+
+// doubtful is the same path, with nothing known of what the other side has of it.
+func (m *meta) doubtful() *meta {
+	d := *m
+	d.ctime, d.blocks = -1, nil
+	return &d
 }
 
 func (m *meta) is(kind uint32) bool { return m.mode&unix.S_IFMT == kind }
@@ -41,16 +51,70 @@ func (m *meta) same(o *meta) bool {
 	return m.ino == o.ino && m.mode == o.mode && m.nlink == o.nlink && m.size == o.size && m.mtime == o.mtime && m.ctime == o.ctime
 }
 
-// Manifest is what the receiver has after a pass, and what the next pass is compared with. It lives as long as the
-// passes of one migration do.
+// Manifest is what two hosts have in common of a layer after a pass, as one of them sees its own copy: the sender what it
+// sent, the receiver what it wrote. It is what the next pass is compared with, whichever way that goes: a receiver's
+// manifest is where the sender begins who brings the layer back.
 type Manifest struct {
 	started int64 // wall clock, nanoseconds: a file that changed later than that (less slack) may have been seen too early
 	seed    maphash.Seed
 	files   map[string]*meta
+	base    *Manifest // of a sender: what the pass was compared with, until the next pass
+	sent    []string  // of a sender: the entries of the pass, in order
+	ended   int       // of a receiver: the entries of the pass that are complete
+	hashes  int       // of all blocks together, to bound them
 }
 
-// Len is how many paths the receiver has.
+func newManifest() *Manifest {
+	return &Manifest{started: time.Now().UnixNano(), seed: maphash.MakeSeed(), files: map[string]*meta{}}
+}
+
+// Len is how many paths the layer has.
 func (m *Manifest) Len() int { return len(m.files) }
+
+// Ended is how many entries of its last pass a receiver has complete. The sender's Cut wants to know after a pass that
+// broke off.
+func (m *Manifest) Ended() int { return m.ended }
+
+// Disk is how many bytes the layer takes.
+func (m *Manifest) Disk() (n int64) {
+	inodes := map[uint64]bool{}
+	for _, f := range m.files {
+		if f.nlink > 1 && !f.is(unix.S_IFDIR) {
+			if inodes[f.ino] {
+				continue
+			}
+			inodes[f.ino] = true
+		}
+		n += f.disk
+	}
+	return n
+}
+
+// Cut turns what a broken pass returned into what the next pass can be compared with, when the receiver has the first n
+// entries of it complete. Nil: it cannot, the receiver must have counted something else.
+func (m *Manifest) Cut(n int) *Manifest {
+	if n < 0 || n > len(m.sent) {
+		return nil
+	}
+	// Of directories the receiver sets the times at the very end. Whatever came after entry n may be there in part, and
+	// nothing was removed yet.
+	out := &Manifest{started: m.started, seed: m.seed, files: make(map[string]*meta, len(m.files))}
+	if m.base != nil {
+		for p, f := range m.base.files {
+			out.files[p] = f.doubtful()
+		}
+	}
+	for p, f := range m.files {
+		if f.is(unix.S_IFDIR) {
+			f = f.doubtful()
+		}
+		out.files[p] = f
+	}
+	for _, p := range m.sent[n:] {
+		out.files[p] = m.files[p].doubtful()
+	}
+	return out
+}
 
 // unchanged reports whether the receiver has what a path is now. A change time within the previous pass proves
 // nothing: the file may have changed again in the same tick, or through a page that was still writable.
@@ -119,9 +183,9 @@ func look(ctx context.Context, root dir) ([]string, map[string]*meta, error) {
 	return order, found, walk(again, "")
 }
 
-// changed picks the paths that the receiver lacks. Names of one file travel together: if one of them is to be sent,
-// all are, or the receiver could not know that they belong together.
-func changed(order []string, found map[string]*meta, prev *Manifest) []string {
+// changed picks the paths that the receiver lacks, and the rest. Names of one file travel together: if one of them is to
+// be sent, all are, or the receiver could not know that they belong together.
+func changed(order []string, found map[string]*meta, prev *Manifest) (todo, rest []string) {
 	linked := map[uint64]bool{} // inodes with several names, one of which must be sent
 	send := func(p string) bool { return prev == nil || !prev.unchanged(p, found[p]) }
 	for _, p := range order {
@@ -129,11 +193,12 @@ func changed(order []string, found map[string]*meta, prev *Manifest) []string {
 			linked[m.ino] = true
 		}
 	}
-	var out []string
 	for _, p := range order {
 		if m := found[p]; send(p) || !m.is(unix.S_IFDIR) && linked[m.ino] {
-			out = append(out, p)
+			todo = append(todo, p)
+		} else {
+			rest = append(rest, p)
 		}
 	}
-	return out
+	return todo, rest
 }

@@ -32,13 +32,18 @@ func (r *receiver) begin(body []byte) error {
 		if err := r.link(d, base, e.Hard); err != nil {
 			return fmt.Errorf("link %q: %w", p, err)
 		}
+		r.lose(p)
+		r.linked[p], r.linked[string(e.Hard)] = true, true
+		r.have.ended++
 		return nil
 	}
+	blocks := r.blocks(p, &e)
+	r.lose(p)
 	f, err := r.place(d, base, &e)
 	if err != nil {
 		return fmt.Errorf("make %q: %w", p, err)
 	}
-	r.cur = current{entry: e, f: f}
+	r.cur = current{entry: e, f: f, blocks: blocks}
 	return nil
 }
 
@@ -169,6 +174,9 @@ func (r *receiver) finish() error {
 		r.times[string(e.Path)] = e.MTime
 	} else if err == nil {
 		err = setTime(f, e.MTime)
+	}
+	if err == nil {
+		err = r.complete(f)
 	}
 	if err != nil {
 		return fmt.Errorf("set the attributes of %q: %w", e.Path, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 
@@ -30,9 +31,11 @@ func harmless() map[[2]uint32]bool {
 }
 
 // Receive applies one pass to the layer in root, which must exist, and reads no further than to the end of the pass.
-// A first pass empties root before. An error means that the layer is incomplete: start with a first pass again, or
-// remove it. Whatever the stream says, nothing outside root is touched.
-func Receive(ctx context.Context, r io.Reader, root string, l Limits) (Stats, error) {
+// Have is what the passes before returned, nil before the first; what is returned describes the layer as it is now. A
+// first pass empties root before. An error means that the layer is incomplete: what is returned with it, if it is not
+// nil, says how far the pass came (Ended), and the layer can be gone on with by a pass that begins there (Cut), a first
+// pass, or not at all. Whatever the stream says, nothing outside root is touched.
+func Receive(ctx context.Context, r io.Reader, root string, have *Manifest, l Limits) (*Manifest, Stats, error) {
 	if l.MaxBytes == 0 {
 		l.MaxBytes = 1 << 40
 	}
@@ -41,25 +44,35 @@ func Receive(ctx context.Context, r io.Reader, root string, l Limits) (Stats, er
 	}
 	top, err := openRoot(root)
 	if err != nil {
-		return Stats{}, fmt.Errorf("receive layer: %w", err)
+		return have, Stats{}, fmt.Errorf("receive layer: %w", err)
 	}
 	defer top.Close()
-	rc := &receiver{in: newRecordReader(r), walker: walker{root: top}, limits: l, times: map[string]int64{}}
+	if have == nil {
+		have = newManifest()
+	}
+	have.ended = 0
+	rc := &receiver{
+		in: newRecordReader(r), walker: walker{root: top}, have: have, limits: l,
+		times: map[string]int64{}, linked: map[string]bool{},
+	}
 	defer rc.walker.close()
 	defer rc.forget()
 	if err := rc.pass(ctx); err != nil {
-		return rc.stats, fmt.Errorf("receive layer %s: %w", root, err)
+		rc.doubt()
+		return rc.have, rc.stats, fmt.Errorf("receive layer %s: %w", root, err)
 	}
-	return rc.stats, nil
+	return rc.have, rc.stats, nil
 }
 
 // receiver applies one pass.
 type receiver struct {
 	in     *recordReader
 	walker walker
+	have   *Manifest
 	limits Limits
 	stats  Stats
 	times  map[string]int64 // of directories, to be set when nothing changes them any more
+	linked map[string]bool  // names of files that got more names after they were noted
 	cur    current
 }
 
@@ -68,6 +81,8 @@ type current struct {
 	entry entry
 	f     *os.File // open for writing if it is regular, else as a path; nil between files
 	attrs map[string][]byte
+	// Of a large file, what its chunks hash to: the layer may be sent back one day, and then only what differs is.
+	blocks []uint64
 }
 
 func (r *receiver) pass(ctx context.Context) error {
@@ -87,6 +102,7 @@ func (r *receiver) pass(ctx context.Context) error {
 		if err := errors.Join(again.empty(), again.Close()); err != nil {
 			return err
 		}
+		*r.have = *newManifest()
 	}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -152,7 +168,7 @@ func (r *receiver) end(body []byte) error {
 			return fmt.Errorf("set the time of %q: %w", p, err)
 		}
 	}
-	return nil
+	return r.note()
 }
 
 // count bounds the pass.
@@ -191,6 +207,7 @@ func (r *receiver) remove(body []byte) error {
 	if err := r.count(); err != nil {
 		return err
 	}
+	r.lose(p)
 	d, base, err := r.parent(p)
 	if err == nil {
 		err = d.remove(base)
@@ -238,11 +255,15 @@ func (r *receiver) write(kind byte, body []byte) error {
 		return errors.New("the stream is damaged: data beyond the end of the file")
 	}
 	if kind == recHole {
+		r.cur.hash(off, n, 0)
 		return unix.Fallocate(int(r.cur.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	}
 	r.stats.Bytes += n
 	if err := r.count(); err != nil {
 		return err
+	}
+	if r.cur.blocks != nil {
+		r.cur.hash(off, n, max(maphash.Bytes(r.have.seed, body[8:]), 1))
 	}
 	_, err := r.cur.f.WriteAt(body[8:], off)
 	return err

@@ -13,7 +13,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,18 +24,20 @@ const (
 	patchTo   = 256 << 30
 )
 
+func compared(size int64) bool { return size >= patchFrom && size <= patchTo }
+
 // Send sends one pass of the layer in root while its container may be running. A nil prev sends everything, else what
 // changed since the pass that returned prev. Files that change or vanish meanwhile are no error: the next pass gets
-// them right. The last pass must be SendFinal. After an error there is nothing to go on with but a first pass.
+// them right. The last pass must be SendFinal. After an error, what is returned can be gone on from with Cut, if it is
+// not nil.
 func Send(ctx context.Context, w io.Writer, root string, prev *Manifest) (*Manifest, Stats, error) {
 	return send(ctx, w, root, prev, false)
 }
 
 // SendFinal sends the last pass, of a layer that nobody writes to any more. It saves the sync of the file system
 // that Send needs, so it is fast.
-func SendFinal(ctx context.Context, w io.Writer, root string, prev *Manifest) (Stats, error) {
-	_, stats, err := send(ctx, w, root, prev, true)
-	return stats, err
+func SendFinal(ctx context.Context, w io.Writer, root string, prev *Manifest) (*Manifest, Stats, error) {
+	return send(ctx, w, root, prev, true)
 }
 
 func send(ctx context.Context, w io.Writer, root string, prev *Manifest, final bool) (*Manifest, Stats, error) {
@@ -51,7 +52,7 @@ func send(ctx context.Context, w io.Writer, root string, prev *Manifest, final b
 		return s.pass(final)
 	}()
 	if err != nil {
-		return nil, stats, fmt.Errorf("send layer %s: %w", root, err)
+		return next, stats, fmt.Errorf("send layer %s: %w", root, err)
 	}
 	return next, stats, nil
 }
@@ -63,18 +64,15 @@ type sender struct {
 	walker walker
 	prev   *Manifest
 	next   *Manifest
-	found  map[string]*meta // what is there and was not sent, yet or at all
 	stats  Stats
 	sent   map[uint64]string // inodes with several names that were sent, by the name they were sent under
 	buf    []byte
 }
 
 func (s *sender) pass(final bool) (*Manifest, Stats, error) {
-	s.next = &Manifest{started: time.Now().UnixNano(), files: map[string]*meta{}}
+	s.next = newManifest()
 	if s.prev != nil {
-		s.next.seed = s.prev.seed
-	} else {
-		s.next.seed = maphash.MakeSeed()
+		s.next.seed, s.next.base, s.prev.base, s.prev.sent = s.prev.seed, s.prev, nil, nil
 	}
 	if !final {
 		// Writing all pages out makes them read-only again where a process has them mapped: whoever writes to such a
@@ -84,41 +82,30 @@ func (s *sender) pass(final bool) (*Manifest, Stats, error) {
 		}
 	}
 	order, found, err := look(s.ctx, s.walker.root)
-	s.found = found
 	if err != nil {
 		return nil, s.stats, err
 	}
-	if err := s.out.json(recStart, start{format, s.prev == nil}); err != nil {
-		return nil, s.stats, err
-	}
-	todo := changed(order, found, s.prev)
-	for _, p := range todo {
-		if err := s.ctx.Err(); err != nil {
-			return nil, s.stats, err
-		}
-		if err := s.file(p); err != nil {
-			return nil, s.stats, fmt.Errorf("%q: %w", p, err)
-		}
-		delete(found, p)
-	}
-	for p := range found { // the receiver has these already
+	todo, rest := changed(order, found, s.prev)
+	for _, p := range rest { // the receiver has these already
 		s.next.files[p] = s.prev.files[p]
 	}
-	if err := s.removals(); err != nil {
-		return nil, s.stats, err
+	if err := s.out.json(recStart, start{format, s.prev == nil}); err != nil {
+		return s.next, s.stats, err
 	}
-	if err := errors.Join(s.out.json(recEnd, s.stats), s.out.Close()); err != nil {
-		return nil, s.stats, err
+	for _, p := range todo {
+		if err := s.ctx.Err(); err != nil {
+			return s.next, s.stats, err
+		}
+		if err := s.file(p); err != nil {
+			return s.next, s.stats, fmt.Errorf("%q: %w", p, err)
+		}
 	}
-	return s.next, s.stats, nil
+	return s.next, s.stats, errors.Join(s.removals(), s.out.json(recEnd, s.stats), s.out.Close())
 }
 
 // hasDir reports whether the receiver has a directory of this name, at this point of the pass.
 func (s *sender) hasDir(p string) bool {
 	m := s.next.files[p]
-	if m == nil {
-		m = s.found[p]
-	}
 	return m != nil && m.is(unix.S_IFDIR)
 }
 
@@ -205,6 +192,7 @@ func (s *sender) entry(e *entry, m *meta, attrs map[string][]byte) error {
 	}
 	s.stats.Files++
 	s.next.files[string(e.Path)] = m
+	s.next.sent = append(s.next.sent, string(e.Path))
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		var n [2]byte
 		binary.BigEndian.PutUint16(n[:], uint16(len(name)))
@@ -217,9 +205,9 @@ func (s *sender) entry(e *entry, m *meta, attrs map[string][]byte) error {
 
 // data sends a file chunk by chunk, holes left out. With old hashes, chunks that have not changed are left out too.
 func (s *sender) data(f *os.File, m *meta, old []uint64) error {
-	keep := m.size >= patchFrom && m.size <= patchTo
+	keep := compared(m.size)
 	holes := holes{f: f}
-	if m.dense {
+	if m.dense() {
 		holes.to = math.MaxInt64
 	}
 	for off := int64(0); off < m.size; off += chunk {

@@ -186,7 +186,7 @@ func pass(t *testing.T, src, dst string, prev *Manifest) (*Manifest, Stats) {
 	next, sent, err := Send(context.Background(), &stream, src, prev)
 	must(t, err)
 	stream.WriteString("what follows in the stream")
-	got, err := Receive(context.Background(), &stream, dst, Limits{})
+	_, got, err := Receive(context.Background(), &stream, dst, nil, Limits{})
 	must(t, err)
 	if got != sent {
 		t.Errorf("received %+v, sent %+v", got, sent)
@@ -393,9 +393,9 @@ func TestWriteThroughMapping(t *testing.T) {
 	}
 	page[1] = '!'
 	var stream bytes.Buffer
-	_, err = SendFinal(context.Background(), &stream, src, m)
+	_, _, err = SendFinal(context.Background(), &stream, src, m)
 	must(t, err)
-	_, err = Receive(context.Background(), &stream, dst, Limits{})
+	_, _, err = Receive(context.Background(), &stream, dst, nil, Limits{})
 	must(t, err)
 	same(t, src, dst)
 }
@@ -461,9 +461,9 @@ func TestLivePasses(t *testing.T) {
 	close(stop)
 	<-stopped
 	var stream bytes.Buffer
-	_, err := SendFinal(context.Background(), &stream, src, m)
+	_, _, err := SendFinal(context.Background(), &stream, src, m)
 	must(t, err)
-	_, err = Receive(context.Background(), &stream, dst, Limits{})
+	_, _, err = Receive(context.Background(), &stream, dst, nil, Limits{})
 	must(t, err)
 	same(t, src, dst)
 }

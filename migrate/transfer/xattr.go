@@ -12,11 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// origin is where overlay notes the file of the template that a file was copied from.
+const origin = "trusted.overlay.origin"
+
 // carried reports whether an extended attribute belongs to the copy: what a container can set, and overlay's marks.
-// trusted.overlay.origin names an inode of the source's disk and would be a lie on any other.
+// Its origin names an inode of the source's disk and would be a lie on any other.
 func carried(name string) bool {
 	if strings.HasPrefix(name, "trusted.overlay.") {
-		return name != "trusted.overlay.origin"
+		return name != origin
 	}
 	return name == "security.capability" || strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "system.posix_acl_")
 }

@@ -264,7 +264,12 @@ func (a *agent) Destroy(context.Context, int) error {
 	return nil
 }
 
-func (a *agent) PrepareRestore(context.Context, runtime.Spec) error { defer a.enter()(); return nil }
+func (a *agent) PrepareCheckpoint(string) error { defer a.enter()(); return nil }
+
+func (a *agent) PrepareRestore(context.Context, runtime.Spec, string) error {
+	defer a.enter()()
+	return nil
+}
 
 func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error {
 	defer a.enter()()

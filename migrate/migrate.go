@@ -57,6 +57,7 @@ type SourceHost interface {
 	AssertFrozen(ctx context.Context, id int) (thawed bool, err error)
 	Thaw(ctx context.Context, s runtime.Spec) error
 	PIDs(id int) ([]int, error)
+	PrepareCheckpoint(images string) error
 	Checkpoint(s runtime.Spec, root, images string, pages func(io.ReadWriter) error, ready func()) error
 	Settle(ctx context.Context, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
@@ -71,7 +72,8 @@ type SourceHost interface {
 type TargetHost interface {
 	Status(id int) (runtime.Status, error)
 	Layer(id int) (string, error)
-	PrepareRestore(ctx context.Context, s runtime.Spec) error
+	PrepareRestore(ctx context.Context, s runtime.Spec, images string) error
+	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Restore(ctx context.Context, s runtime.Spec, images string) error
 	Resume(ctx context.Context, s runtime.Spec, opened func()) error
 	Settle(ctx context.Context, images string) error

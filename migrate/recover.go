@@ -94,7 +94,7 @@ func (a *arrival) again(ctx context.Context, j journal) error {
 	if err := a.Host.Kill(ctx, a.spec.ID); err != nil {
 		return err
 	}
-	if err := a.Host.PrepareRestore(ctx, a.spec); err != nil {
+	if err := a.Host.PrepareRestore(ctx, a.spec, a.images); err != nil {
 		return err
 	}
 	if err := a.Host.Restore(ctx, a.spec, a.images); err != nil {

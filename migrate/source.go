@@ -65,7 +65,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
 		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
 	}
-	defer src.Disk.RemoveAll(m.images)
+	defer m.cleanUp(ctx)
 	conn, err := src.Dial(ctx, op.To)
 	if err != nil {
 		return src.GiveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
@@ -88,6 +88,17 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 		return src.GiveUp(ctx, op, spec, errors.Join(err, fmt.Errorf("host %s says it goes on, but the hand-over is not committed", op.To)))
 	}
 	return m.finish(ctx, resumed)
+}
+
+// cleanUp removes the checkpoint, and what was made ready for one that did not come about.
+func (m *move) cleanUp(ctx context.Context) {
+	err := m.Host.Settle(ctx, m.images)
+	if err == nil {
+		err = m.Disk.RemoveAll(m.images)
+	}
+	if err != nil {
+		m.Log.Warn("what a migration has left cannot be removed", "operation", m.op.ID, "error", err)
+	}
 }
 
 // untilAllowed does everything up to the permission to commit; until then every failure leads back.
@@ -219,6 +230,9 @@ func (m *move) prepare(context.Context) error {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
 	if err := m.s.send(msgPrepare, struct{}{}); err != nil {
+		return err
+	}
+	if err := m.Host.PrepareCheckpoint(m.images); err != nil {
 		return err
 	}
 	if err := m.s.expect(msgPrepared, nil, m.op.To); err != nil {

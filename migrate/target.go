@@ -42,8 +42,9 @@ type arrival struct {
 	have    *transfer.Manifest // the layer as it came
 	journal journal
 	clock   *stopwatch
-	asked   bool // for the commit
-	running bool // the source's copy ran when the migration began, so ours must in the end
+	asked   bool       // for the commit
+	running bool       // the source's copy ran when the migration began, so ours must in the end
+	root    chan error // of mounting the root, which goes on while the checkpoint arrives; nil: not begun
 }
 
 // Serve answers one migration stream from peer, whose name was authenticated. It returns when the container runs here
@@ -59,6 +60,7 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 		return err
 	}
 	if err := a.receive(ctx); err != nil {
+		_ = a.mounted() // nothing is taken away while it is being made
 		a.explain(conn, err)
 		if a.asked { // only the ledger knows whether there is a way back
 			return errors.Join(err, t.Recover(ctx, a.op, a.spec))
@@ -194,16 +196,39 @@ func (a *arrival) pass(ctx context.Context, body []byte) error {
 		return err
 	}
 	if msg.Last {
+		a.mount(ctx)
 		return nil
 	}
 	return a.s.send(msgPassDone, doneMsg{stats.Bytes})
+}
+
+// mount begins to mount the root of a copy that will be restored: its layer is complete.
+func (a *arrival) mount(ctx context.Context) {
+	if !a.prepared() || a.root != nil {
+		return
+	}
+	a.root = make(chan error, 1)
+	go func() {
+		_, err := a.Host.Root(ctx, a.spec)
+		a.root <- err
+	}()
+}
+
+// mounted returns when the root is mounted, if that has begun.
+func (a *arrival) mounted() error {
+	if a.root == nil {
+		return nil
+	}
+	err := <-a.root
+	a.root = nil
+	return err
 }
 
 func (a *arrival) prepare(ctx context.Context) error {
 	if err := a.Hook.at(PointTargetPrepare, a.op.ID); err != nil {
 		return err
 	}
-	if err := a.Host.PrepareRestore(ctx, a.spec); err != nil {
+	if err := a.Host.PrepareRestore(ctx, a.spec, a.images); err != nil {
 		return err
 	}
 	// Most of the layer goes to disk now, while the source runs: what a loss of power could still take is little.
@@ -260,12 +285,15 @@ func (a *arrival) goOn(ctx context.Context) error {
 // restore restores the copy and holds it. A restore that fails is tried once more from the same images: CRIU loses a
 // rare race with systemd's inotify watches, and the source is still held.
 func (a *arrival) restore(ctx context.Context) error {
+	if err := a.mounted(); err != nil {
+		return err
+	}
 	err := a.Host.Restore(ctx, a.spec, a.images)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	a.Log.Warn("the restore failed and is tried once more", "container", a.spec.ID, "error", err)
-	if again := errors.Join(a.Host.Kill(ctx, a.spec.ID), a.Host.PrepareRestore(ctx, a.spec)); again != nil {
+	if again := errors.Join(a.Host.Kill(ctx, a.spec.ID), a.Host.PrepareRestore(ctx, a.spec, a.images)); again != nil {
 		return errors.Join(err, again)
 	}
 	return a.Host.Restore(ctx, a.spec, a.images)
@@ -369,7 +397,7 @@ func (a *arrival) discard(ctx context.Context) error {
 	if err := a.Hook.at(PointTargetDiscard, a.op.ID); err != nil {
 		return err
 	}
-	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
+	if err := errors.Join(a.Host.Settle(ctx, a.images), a.Host.Destroy(ctx, a.spec.ID)); err != nil {
 		return fmt.Errorf("remove the copy of an aborted migration: %w", err)
 	}
 	if err := a.Hook.at(PointTargetDiscarded, a.op.ID); err != nil {

@@ -162,8 +162,11 @@ type Bind struct {
 
 // RestoreHooks are called at the stages of a restore; an error from one of them kills the half-restored copy.
 type RestoreHooks struct {
-	// Namespaces is called when the namespaces exist: the NIC is plugged in here.
+	// Namespaces is called when the namespaces exist: the NIC is plugged in from here on. Processes and mounts are made
+	// meanwhile.
 	Namespaces func(pid int) error
+	// Connected is called before connections are restored: it returns when the NIC is there.
+	Connected func() error
 	// Restored is called when everything is restored and nothing runs yet: the cgroup is frozen here. What CRIU thinks
 	// of an error is not to be relied upon: the caller reads the frozen state back.
 	Restored func(pid int) error
@@ -178,6 +181,9 @@ type Checkpointer interface {
 	// Restore makes the processes of a checkpoint and returns the pid of their init. They enter the container's cgroup,
 	// and do not run if that is frozen by then.
 	Restore(ct Checkpoint, images string, h RestoreHooks) (int, error)
+	// Ready starts what the next Dump or Restore with these images needs, so that it need not wait for a program to start.
+	// Settle ends it if neither comes.
+	Ready(images string) error
 	// Settle returns when no Dump or Restore with these images, begun by a caller that died, is under way any more.
 	Settle(ctx context.Context, images string) error
 	// Infected says whether a dump that was cut off has left something of itself in one of these processes.

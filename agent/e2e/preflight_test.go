@@ -123,7 +123,7 @@ func TestThePreflightAgreesWithCRIU(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			h := hold(t, holder, kind)
-			scan, err := criu.Criu{Binary: criuBinary}.Scan(h.pid, family(h.pid))
+			scan, err := (&criu.Criu{Binary: criuBinary}).Scan(h.pid, family(h.pid))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -132,7 +132,7 @@ func agentDeps(cfg agent.Config, log *slog.Logger, harm *fault.Injector) (agent.
 		hook = func(p migrate.Point, _ string) error { return harm.At(string(p)) }
 		deps.Raft.At = harm.At
 		e.Roots, e.Network, e.Cgroups, e.OCI = harm.Roots(e.Roots), harm.Network(e.Network), harm.Cgroups(e.Cgroups), harm.OCI(e.OCI)
-		e.Checkpoints = criu.Criu{Binary: cfg.Runtime.CRIU, At: harm.At}
+		e.Checkpoints = &criu.Criu{Binary: cfg.Runtime.CRIU, At: harm.At}
 	}
 	deps.Migrator = agent.NewMigrator(e, hook)
 	return deps, nil
@@ -169,7 +169,7 @@ func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine
 		OCI: runc.New(runc.Config{
 			Binary: cfg.Runtime.Runc, State: filepath.Join(cfg.RunDir, "runc"), Bundles: containers, Unified: tree.V2(),
 		}),
-		Checkpoints: criu.Criu{Binary: cfg.Runtime.CRIU},
+		Checkpoints: &criu.Criu{Binary: cfg.Runtime.CRIU},
 	}, nil
 }
 

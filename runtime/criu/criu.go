@@ -21,18 +21,14 @@ import (
 
 // Dump implements runtime.Checkpointer. The error carries CRIU's own decisive line; the full log is dump.log in the
 // images directory.
-func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) (err error) {
+func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) (err error) {
 	defer func() { err = afterFault(err, images) }()
-	pages, err := servePages(ct.Pages)
+	s, err := c.startFor(images)
 	if err != nil {
 		return err
 	}
-	defer func() { err = pages.end(err) }()
-	s, err := c.startFor(images, pages.theirs...)
-	if err != nil {
-		return err
-	}
-	pages.given()
+	s.pages.serve(ct.Pages)
+	defer func() { err = s.pages.end(err) }()
 	defer s.close()
 	dir, err := os.Open(images)
 	if err != nil {
@@ -46,7 +42,7 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 	}
 	o.Root = ptr(ct.Root)
 	o.Pid = ptr(int32(pid))
-	o.Ps = pages.option()
+	o.Ps = s.pages.option()
 	o.LeaveRunning = ptr(true)
 	o.FreezeCgroup = ptr(ct.Freezer)
 	o.GhostLimit = ptr(uint32(runtime.GhostLimit))
@@ -82,7 +78,7 @@ func (c Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func()) 
 }
 
 // Restore implements runtime.Checkpointer. The full log is restore.log in the images directory.
-func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHooks) (pid int, err error) {
+func (c *Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHooks) (pid int, err error) {
 	defer func() { err = afterFault(err, images) }()
 	s, err := c.startFor(images)
 	if err != nil {
@@ -124,6 +120,8 @@ func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHoo
 		switch script {
 		case "setup-namespaces":
 			return h.Namespaces(pid)
+		case "post-setup-namespaces": // sockets come next
+			return h.Connected()
 		case "pre-resume": // not earlier: CRIU must still stop the processes once more
 			return h.Restored(pid)
 		}
@@ -138,8 +136,44 @@ func (c Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHoo
 // pidFile names the criu that works with these images, for a caller that comes after one that died.
 const pidFile = "criu.pid"
 
-func (c Criu) startFor(images string, files ...*os.File) (*session, error) {
-	s, err := c.start(files...)
+// Ready implements runtime.Checkpointer.
+func (c *Criu) Ready(images string) error {
+	s, err := c.startFor(images)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ready == nil {
+		c.ready = map[string]*session{}
+	}
+	c.ready[images] = s
+	return nil
+}
+
+// take returns the session that Ready has started for these images, nil if there is none that still waits.
+func (c *Criu) take(images string) *session {
+	c.mu.Lock()
+	s := c.ready[images]
+	delete(c.ready, images)
+	c.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.ended:
+		s.close()
+		return nil
+	default:
+		return s
+	}
+}
+
+func (c *Criu) startFor(images string) (*session, error) {
+	if s := c.take(images); s != nil {
+		return s, nil
+	}
+	s, err := c.start()
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +190,10 @@ func (c Criu) startFor(images string, files ...*os.File) (*session, error) {
 
 // Settle implements runtime.Checkpointer. A criu whose caller has died finds its socket closed at the next question
 // and undoes what it was doing.
-func (c Criu) Settle(ctx context.Context, images string) error {
+func (c *Criu) Settle(ctx context.Context, images string) error {
+	if s := c.take(images); s != nil {
+		s.close()
+	}
 	if err := awaitEnd(ctx, images); err != nil {
 		return err
 	}

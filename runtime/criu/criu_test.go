@@ -80,7 +80,7 @@ func TestScanSeesForeignProcesses(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	self := os.Getpid()
-	scan, err := Criu{}.Scan(self, []int{self, cmd.Process.Pid, 1 << 22})
+	scan, err := (&Criu{}).Scan(self, []int{self, cmd.Process.Pid, 1 << 22})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestScanSeesForeignProcesses(t *testing.T) {
 	if scan.Processes[1].Name != "sleep" || scan.Processes[1].Namespaces["pid"] == "" {
 		t.Errorf("got %+v", scan.Processes[1])
 	}
-	scan, err = Criu{}.Scan(cmd.Process.Pid, []int{cmd.Process.Pid, self})
+	scan, err = (&Criu{}).Scan(cmd.Process.Pid, []int{cmd.Process.Pid, self})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestSettleUnmounts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(yard, "pids", "precious"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Criu{}).Settle(t.Context(), images); err != nil {
+	if err := (&Criu{}).Settle(t.Context(), images); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile("/proc/self/mountinfo")

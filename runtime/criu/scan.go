@@ -22,7 +22,7 @@ const passing = 50 * time.Millisecond
 
 // Scan implements runtime.Checkpointer. Processes that end meanwhile are left out. It asks no file system that the
 // container may serve itself: such a question might never be answered.
-func (Criu) Scan(init int, pids []int) (runtime.Scan, error) {
+func (*Criu) Scan(init int, pids []int) (runtime.Scan, error) {
 	s := scanner{pids: pids, mounts: map[int]string{}, seen: map[string]bool{}}
 	s.scan.Init = init
 	if err := s.readMounts(init); err != nil {
@@ -44,7 +44,7 @@ func (Criu) Scan(init int, pids []int) (runtime.Scan, error) {
 }
 
 // Outsiders implements runtime.Checkpointer.
-func (Criu) Outsiders(init int, pids []int) []runtime.Process {
+func (*Criu) Outsiders(init int, pids []int) []runtime.Process {
 	var out []runtime.Process
 	for _, pid := range pids {
 		dir := fmt.Sprintf("/proc/%d", pid)

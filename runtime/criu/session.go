@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,10 +26,13 @@ import (
 type Criu struct {
 	Binary string
 	At     func(point string) error // called at every step that CRIU tells of; tests fail them; nil: none
+
+	mu    sync.Mutex
+	ready map[string]*session // by images directory: started by Ready and not used yet
 }
 
 // point passes a named step.
-func (c Criu) point(name string) error {
+func (c *Criu) point(name string) error {
 	if c.At == nil {
 		return nil
 	}
@@ -37,22 +41,22 @@ func (c Criu) point(name string) error {
 
 // session is one criu process that waits for a request.
 type session struct {
-	criu  Criu
+	criu  *Criu
 	cmd   *exec.Cmd
 	conn  *net.UnixConn
+	pages *pageSocket
 	ended chan struct{} // closed when the process has ended
 }
 
 // urgent is CRIU's nice value.
 const urgent = -15
 
-// firstFile is the number of the first file that criu was given at its start.
-const firstFile = 4
+// pagesFD is the number of CRIU's end of the page socket.
+const pagesFD = 4
 
 // start runs criu. It is not killed with the context: a criu that is
-// killed in a dump may leave the container's processes broken, so it is let finish. Files become its descriptors from
-// firstFile on.
-func (c Criu) start(files ...*os.File) (*session, error) {
+// killed in a dump may leave the container's processes broken, so it is let finish.
+func (c *Criu) start() (*session, error) {
 	fds, err := unix.Socketpair(unix.AF_LOCAL, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start criu: %w", err)
@@ -64,17 +68,24 @@ func (c Criu) start(files ...*os.File) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
+	pages, err := newPageSocket()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer pages.theirs.Close() // so that CRIU's end is seen when its process ends
 	cmd := exec.Command(c.Binary, "swrk", "3")
-	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
+	cmd.ExtraFiles = []*os.File{theirs, pages.theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null")
 	if err := cmd.Start(); err != nil {
 		conn.Close()
+		pages.ours.Close()
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
 	// The container stands still while CRIU works. What it restores gets its own priority back.
 	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, urgent) // without the right to it only slower
-	s := &session{c, cmd, conn.(*net.UnixConn), make(chan struct{})}
+	s := &session{c, cmd, conn.(*net.UnixConn), pages, make(chan struct{})}
 	go s.watch()
 	return s, nil
 }
@@ -179,10 +190,13 @@ func closeRights(oob []byte) {
 	}
 }
 
-// close ends the conversation and waits for the process.
+// close ends the conversation and waits for the process. Pages that are still being served end by themselves.
 func (s *session) close() {
 	s.conn.Close()
 	<-s.ended
+	if s.pages.served == nil {
+		s.pages.ours.Close()
+	}
 }
 
 // killed says, after close, whether a signal has ended criu: then it has undone nothing.
@@ -194,7 +208,7 @@ func (s *session) killed() bool {
 func ptr[T any](v T) *T { return &v }
 
 // Version returns CRIU's version as 10000*major + 100*minor + patch.
-func (c Criu) Version() (int, error) {
+func (c *Criu) Version() (int, error) {
 	s, err := c.start()
 	if err != nil {
 		return 0, err
@@ -214,7 +228,7 @@ func (c Criu) Version() (int, error) {
 
 // Warm implements runtime.Checkpointer: CRIU probes the kernel at its first start and keeps what it finds in /run, if
 // that is a tmpfs. A host without CRIU can do everything but migrate, so only the doctor complains.
-func (c Criu) Warm(ctx context.Context) error {
+func (c *Criu) Warm(ctx context.Context) error {
 	if err := exec.CommandContext(ctx, c.Binary, "check").Run(); err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}

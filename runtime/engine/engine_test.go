@@ -112,7 +112,7 @@ func newEngine(t *testing.T, dir string) (*host, runtime.Spec) {
 	tree, err := cgroup.OpenTree("")
 	must(t, err)
 	e := &engine.Engine{
-		Images: images, Roots: roots, Network: nics, Cgroups: cgroups, Dir: containers, Checkpoints: criu.Criu{Binary: bin + "criu"},
+		Images: images, Roots: roots, Network: nics, Cgroups: cgroups, Dir: containers, Checkpoints: &criu.Criu{Binary: bin + "criu"},
 		OCI: runc.New(runc.Config{Binary: bin + "runc", State: "/run/vzengine", Bundles: containers, Unified: tree.V2()}),
 	}
 	must(t, e.Setup(t.Context()))
@@ -235,6 +235,7 @@ func TestCheckpoint(t *testing.T) {
 		must(t, os.Mkdir(images, 0o755))
 		root, err := h.Root(ctx, s)
 		must(t, err)
+		must(t, h.PrepareCheckpoint(images))
 		must(t, h.Freeze(ctx, 101))
 		stood := count()
 		ready := false
@@ -246,7 +247,7 @@ func TestCheckpoint(t *testing.T) {
 			t.Fatal("it went on during its checkpoint")
 		}
 		must(t, h.Kill(ctx, 101))
-		must(t, h.PrepareRestore(ctx, s))
+		must(t, h.PrepareRestore(ctx, s, images))
 		must(t, h.Restore(ctx, s, images))
 		if st, err := h.Status(101); err != nil || !st.Running || !st.Frozen {
 			t.Fatalf("the copy is %+v, %v", st, err)

@@ -60,6 +60,7 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 	// What it must have in the end is what the dump finds, not what the rounds have read.
 	root, err := h.Root(ctx, s)
 	must(t, err)
+	must(t, h.PrepareCheckpoint(images))
 	must(t, h.Freeze(ctx, 101))
 	wire, dump := io.Pipe()
 	send.Begin(dump, true)
@@ -77,7 +78,7 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 	}
 
 	must(t, h.Kill(ctx, 101))
-	must(t, h.PrepareRestore(ctx, s))
+	must(t, h.PrepareRestore(ctx, s, images))
 	must(t, h.Restore(ctx, s, images))
 	must(t, h.Resume(ctx, s, func() {}))
 	for _, i := range []string{"1", "2"} {

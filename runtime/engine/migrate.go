@@ -77,9 +77,12 @@ func (e *Engine) Layer(id int) (string, error) {
 	return e.Roots.Layer(id), nil
 }
 
-// PrepareRestore makes everything for a restore that does not need the source to stand still. The root is unmounted
-// again: the layer is going to be written from outside.
-func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec) error {
+// PrepareCheckpoint makes ready what a Checkpoint into this folder needs, while the container runs.
+func (e *Engine) PrepareCheckpoint(images string) error { return e.Checkpoints.Ready(images) }
+
+// PrepareRestore makes everything for a restore from this folder that does not need the source to stand still. The root
+// is unmounted again: the layer is going to be written from outside.
+func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec, images string) error {
 	root, err := e.mount(ctx, s)
 	if err != nil {
 		return err
@@ -92,11 +95,32 @@ func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec) error {
 	if err := e.OCI.Prepare(ctx, s, root, e.Cgroups.Path(s.ID)); err != nil {
 		return err
 	}
-	return e.unmount(s.ID)
+	if err := e.unmount(s.ID); err != nil {
+		return err
+	}
+	return e.Checkpoints.Ready(images)
 }
 
 func (e *Engine) unmount(id int) error {
 	return errors.Join(e.Roots.Unmount(id), e.Roots.Reset(id))
+}
+
+// plugging is a NIC being plugged in while CRIU makes processes and mounts.
+type plugging struct{ done chan error }
+
+func (p *plugging) begin(plug func() error) {
+	p.done = make(chan error, 1)
+	go func() { p.done <- plug() }()
+}
+
+// wait returns when the NIC is there, or when that has failed.
+func (p *plugging) wait() error {
+	if p.done == nil {
+		return nil
+	}
+	err := <-p.done
+	p.done <- err // whoever asks next learns the same
+	return err
 }
 
 // Restore makes a copy of a checkpointed container here and holds it: it is frozen, its port is closed, and nothing of
@@ -106,11 +130,16 @@ func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (er
 	if err != nil {
 		return err
 	}
+	var plug plugging
 	pid, err := e.Checkpoints.Restore(e.describe(s.ID, root), images, runtime.RestoreHooks{
-		Namespaces: func(pid int) error { return e.Network.Plug(ctx, s.ID, pid, s.NIC, true) },
-		Restored:   func(int) error { return e.Cgroups.Hold(s.ID) },
+		Namespaces: func(pid int) error {
+			plug.begin(func() error { return e.Network.Plug(ctx, s.ID, pid, s.NIC, true) })
+			return nil
+		},
+		Connected: plug.wait,
+		Restored:  func(int) error { return e.Cgroups.Hold(s.ID) },
 	})
-	if err != nil {
+	if err := errors.Join(err, plug.wait()); err != nil {
 		return err
 	}
 	frozen, err := e.Cgroups.Frozen(s.ID)

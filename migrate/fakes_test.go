@@ -33,9 +33,11 @@ type world struct {
 	blockers  []runtime.Process
 	thawDump  bool // CRIU thaws the container in the middle of the dump
 	dumpFails bool
-	badOnce   bool // the next restore fails
-	broken    bool // a killed CRIU has left the source infected
-	dies      bool // the source's init ends when it is thawed
+	badOnce   bool   // the next restore fails
+	broken    bool   // a killed CRIU has left the source infected
+	dies      bool   // the source's init ends when it is thawed
+	frames    frames // what is sent to the container while it is nowhere
+	replayed  frames
 }
 
 // copyOf is one host's copy of the container.

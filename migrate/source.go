@@ -48,6 +48,7 @@ type move struct {
 	clock    *stopwatch
 	frozen   time.Time     // when the freeze began; zero: not yet
 	offset   time.Duration // the target's clock minus ours
+	held     runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
 }
 
 // Run carries a migration out, from the first message to the released lock. It returns nil when the container runs on
@@ -84,6 +85,9 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	if err := m.s.expect(msgResumed, &resumed, op.To); err != nil {
 		return src.GiveUp(ctx, op, spec, err)
 	}
+	if err := m.handHeld(); err != nil {
+		src.Log.Warn("what was sent to the container while it moved will have to be sent again", "container", spec.ID, "error", err)
+	}
 	if fate, err := src.fate(ctx, op.ID); err != nil || fate != Committed {
 		return src.GiveUp(ctx, op, spec, errors.Join(err, fmt.Errorf("host %s says it goes on, but the hand-over is not committed", op.To)))
 	}
@@ -92,6 +96,9 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 
 // cleanUp removes the checkpoint, and what was made ready for one that did not come about.
 func (m *move) cleanUp(ctx context.Context) {
+	if m.held != nil {
+		m.held.Close()
+	}
 	err := m.Host.Settle(ctx, m.images)
 	if err == nil {
 		err = m.Disk.RemoveAll(m.images)
@@ -245,7 +252,11 @@ func (m *move) prepare(context.Context) error {
 func (m *move) freeze(ctx context.Context) error {
 	m.frozen = time.Now()
 	if m.live {
-		return m.Host.Freeze(ctx, m.spec.ID)
+		err := m.Host.Freeze(ctx, m.spec.ID)
+		if err == nil {
+			m.hold()
+		}
+		return err
 	}
 	if m.running {
 		return m.Host.Stop(ctx, m.spec.ID, m.spec.Systemd, stopTimeout)

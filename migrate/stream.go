@@ -26,6 +26,7 @@ const (
 	msgDone                     // target: the layer is on disk
 	msgError                    // target: errorMsg, the last frame
 	msgChunk                    // a part of a bulk transfer; an empty one ends it
+	msgHeld                     // source: frames for the container that came meanwhile; an empty one ends them
 )
 
 // maxFrame bounds what a peer can make us allocate.

@@ -343,6 +343,9 @@ func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
 		msg.Phases = append(msg.Phases, phase(p))
 	}
 	told := a.s.send(msgResumed, msg)
+	if told == nil && a.journal.Stage == stageResuming {
+		a.replay()
+	}
 	if err := a.Hook.at(PointTargetTold, a.op.ID); err != nil {
 		return err
 	}

@@ -102,8 +102,20 @@ type Network interface {
 	Open(id int, nic NIC) error
 	// Close takes the port out of the bridge: nothing gets in or out (idempotent).
 	Close(id int) error
+	// Hold keeps the frames that come for a NIC from now on, until its new place announces itself. It is called when the
+	// port is closed; who asks for the NIC's addresses counts too.
+	Hold(nic NIC) (Held, error)
+	// Replay hands frames that were held to the container behind an open port.
+	Replay(id int, nic NIC, frames [][]byte) error
 	// Unplug removes the NIC (idempotent).
 	Unplug(id int) error
+}
+
+// Held are the frames of a container that is nowhere; they are bounded.
+type Held interface {
+	// Take returns what came since the last call.
+	Take() [][]byte
+	Close()
 }
 
 // Cgroups owns the containers' cgroups; v1, hybrid and v2 have the same meaning.

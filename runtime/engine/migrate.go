@@ -20,6 +20,14 @@ func (e *Engine) Freeze(ctx context.Context, id int) error {
 	return nil
 }
 
+// Hold keeps the frames that come for a frozen container from now on.
+func (e *Engine) Hold(s runtime.Spec) (runtime.Held, error) { return e.Network.Hold(s.NIC) }
+
+// Replay hands frames that were held elsewhere to a container that goes on here.
+func (e *Engine) Replay(s runtime.Spec, frames [][]byte) error {
+	return e.Network.Replay(s.ID, s.NIC, frames)
+}
+
 // AssertFrozen freezes again, which a CRIU that was killed may have undone, and reads the state back. Moved says that
 // the processes had been thawed in between: what was checkpointed may then be out of date.
 func (e *Engine) AssertFrozen(ctx context.Context, id int) (moved bool, err error) {

@@ -463,5 +463,3 @@ func TestBadInput(t *testing.T) {
 		t.Error("an absent uplink was taken")
 	}
 }
-
-func htons(v uint16) uint16 { return v<<8 | v>>8 }

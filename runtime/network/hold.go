@@ -1,0 +1,222 @@
+package network
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// What is kept for a container that is nowhere is bounded; what comes beyond that is lost, and its sender repeats it.
+const (
+	maxHeld      = 4096
+	maxHeldBytes = 8 << 20
+)
+
+// vnetHeader is the length of what the kernel puts before a frame: checksums and segments that are still to be made.
+const vnetHeader = 10
+
+// holding collects frames from a packet socket until its end.
+type holding struct {
+	f    *os.File
+	mac  net.HardwareAddr
+	nic  runtime.NIC
+	done chan struct{} // closed when nothing more is collected
+
+	mu     sync.Mutex
+	frames [][]byte
+	bytes  int
+}
+
+// Hold implements runtime.Network. The frames are seen on the uplink: those from the LAN as they come in, those of this
+// host's own containers as the bridge floods them. Collecting ends by itself when the new place announces itself.
+func (n *Network) Hold(nic runtime.NIC) (runtime.Held, error) {
+	if n.conf.Uplink == "" {
+		return nothing{}, nil
+	}
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return nil, fmt.Errorf("hold frames: %w", err)
+	}
+	link, err := netlink.LinkByName(n.conf.Uplink)
+	if err != nil {
+		return nil, fmt.Errorf("hold frames at uplink %s: %w", n.conf.Uplink, err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0) // hears nothing yet
+	if err != nil {
+		return nil, fmt.Errorf("hold frames: %w", err)
+	}
+	h := &holding{f: os.NewFile(uintptr(fd), "frames"), mac: mac, nic: nic, done: make(chan struct{})}
+	if err := listenFor(fd, mac, link.Attrs().Index); err != nil {
+		h.f.Close()
+		return nil, fmt.Errorf("hold frames: %w", err)
+	}
+	go h.collect()
+	return h, nil
+}
+
+// listenFor lets the socket hear what Hold is interested in. A busy host's other frames do not leave the kernel.
+func listenFor(fd int, mac net.HardwareAddr, index int) error {
+	high, low := uint32(binary.BigEndian.Uint16(mac)), binary.BigEndian.Uint32(mac[2:])
+	const (
+		word = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		half = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
+		is   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	)
+	filter := []unix.SockFilter{
+		{Code: word, K: 2},
+		{Code: is, K: low, Jf: 2},
+		{Code: half, K: 0},
+		{Code: is, K: high, Jt: 9}, // to it
+		{Code: word, K: 8},
+		{Code: is, K: low, Jf: 2},
+		{Code: half, K: 6},
+		{Code: is, K: high, Jt: 5}, // from it
+		{Code: half, K: 12},
+		{Code: is, K: unix.ETH_P_ARP, Jt: 3},
+		{Code: word, K: 0},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xffffff00}, // who asks for an IPv6 neighbour
+		{Code: is, K: 0x3333ff00, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 18},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+		return err
+	}
+	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index})
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+func (h *holding) collect() {
+	defer close(h.done)
+	b := make([]byte, vnetHeader+(64<<10)+128)
+	for {
+		k, err := h.f.Read(b)
+		if err != nil {
+			return
+		}
+		if k < vnetHeader+14 {
+			continue
+		}
+		frame := b[vnetHeader:k]
+		if bytes.Equal(frame[6:12], h.mac) { // it speaks from its new place
+			return
+		}
+		if !bytes.Equal(frame[:6], h.mac) && !asksFor(frame, h.nic.Addresses) {
+			continue
+		}
+		h.mu.Lock()
+		if len(h.frames) < maxHeld && h.bytes+k <= maxHeldBytes {
+			h.frames, h.bytes = append(h.frames, bytes.Clone(b[:k])), h.bytes+k
+		}
+		h.mu.Unlock()
+	}
+}
+
+// asksFor says whether a frame asks where one of these addresses is.
+func asksFor(frame []byte, addrs []netip.Prefix) bool {
+	for _, p := range addrs {
+		a := p.Addr().AsSlice()
+		if p.Addr().Is4() {
+			if isARP(frame) && bytes.Equal(frame[38:42], a) {
+				return true
+			}
+		} else if bytes.Equal(frame[:6], append([]byte{0x33, 0x33, 0xff}, a[13:]...)) {
+			return true
+		}
+	}
+	return false
+}
+
+func isARP(frame []byte) bool {
+	return len(frame) >= 42 && binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_ARP
+}
+
+// Take implements runtime.Held.
+func (h *holding) Take() [][]byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	frames := h.frames
+	h.frames, h.bytes = nil, 0
+	return frames
+}
+
+// Close implements runtime.Held.
+func (h *holding) Close() {
+	h.f.Close()
+	<-h.done
+}
+
+// nothing is what is held where no frame can be seen.
+type nothing struct{}
+
+func (nothing) Take() [][]byte { return nil }
+func (nothing) Close()         {}
+
+// Replay implements runtime.Network. A restored container knows no neighbours: whoever sent a held frame introduces
+// itself first, or the answer would wait until the container has asked for it.
+func (n *Network) Replay(id int, nic runtime.NIC, frames [][]byte) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return fmt.Errorf("replay frames to container %d: %w", id, err)
+	}
+	port, err := netlink.LinkByName(PortName(id))
+	if err != nil {
+		return fmt.Errorf("replay frames to container %d: %w", id, err)
+	}
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("replay frames to container %d: %w", id, err)
+	}
+	defer unix.Close(s)
+	if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+		return fmt.Errorf("replay frames to container %d: %w", id, err)
+	}
+	to := &unix.SockaddrLinklayer{Ifindex: port.Attrs().Index}
+	var lost error
+	for _, frame := range append(introductions(mac, nic.Addresses, frames), frames...) {
+		if err := unix.Sendto(s, frame, 0, to); err != nil {
+			lost = fmt.Errorf("replay frames to container %d: %w", id, err) // the others may get through
+		}
+	}
+	return lost
+}
+
+// introductions are ARP requests in the name of those senders of frames who are on the container's own network.
+func introductions(mac net.HardwareAddr, addrs []netip.Prefix, frames [][]byte) [][]byte {
+	var all [][]byte
+	known := map[netip.Addr]bool{}
+	for _, b := range frames {
+		if len(b) < vnetHeader+34 || binary.BigEndian.Uint16(b[vnetHeader+12:]) != unix.ETH_P_IP {
+			continue
+		}
+		frame := b[vnetHeader:]
+		peer := netip.AddrFrom4([4]byte(frame[26:30]))
+		for _, p := range addrs {
+			if known[peer] || !p.Addr().Is4() || !p.Contains(peer) {
+				continue
+			}
+			known[peer] = true
+			arp := append(make([]byte, vnetHeader), arpFrame(1, net.HardwareAddr(frame[6:12]), peer)...)
+			copy(arp[vnetHeader:], mac)
+			copy(arp[vnetHeader+38:], p.Addr().AsSlice())
+			all = append(all, arp)
+		}
+	}
+	return all
+}

@@ -5,7 +5,7 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test test-vm demo bench bench-migrate clean need-go
+.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate clean need-go
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,9 @@ check: need-go ## vet, staticcheck, formatting, import rules
 
 test: setup build ## all tests, end to end ones too (needs root)
 	$(GO) test -count=1 -timeout 40m -p 1 ./...
+
+test-crash: setup build ## every fault at every step of a migration, 90 minutes (needs root)
+	VZCLUSTER_CRASH=all VZCLUSTER_CRASH_KILLS=200 $(GO) test -count=1 -timeout 100m -v -run '^(TestCrashMatrix|TestCriuIsKilledWhileItDumps|TestPartitionsAtEachStage)$$' ./agent/e2e/
 
 test-vm: setup build ## the tests between QEMU machines, all of them (needs root and qemu-system-x86)
 	VZCLUSTER_TEST_VM=long $(GO) test -count=1 -v -timeout 60m ./agent/e2e/vm/

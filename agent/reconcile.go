@@ -108,7 +108,8 @@ func (r *reconciler) compare(old, now *cluster.State) {
 	}
 }
 
-// relist reads which containers leave a trace on this host.
+// relist reads which containers leave a trace on this host. A record of what was done is one too: a migration that
+// was held up may have removed everything else by now.
 func (r *reconciler) relist() error {
 	ids, err := r.m.deps.Engine.List()
 	if err != nil {
@@ -118,6 +119,9 @@ func (r *reconciler) relist() error {
 	defer r.mu.Unlock()
 	clear(r.traces)
 	for _, id := range ids {
+		r.traces[id] = true
+	}
+	for id := range r.acted {
 		r.traces[id] = true
 	}
 	return nil

@@ -67,7 +67,19 @@ type counter struct {
 }
 
 // count starts a client and returns when it counts.
-func (k *kit) count(addr string) *counter {
+func (k *kit) count(addr string) *counter { return k.countAtRest(addr, 0) }
+
+// countAtRest starts a client that rests before every question.
+func (k *kit) countAtRest(addr string, rest time.Duration) *counter {
+	k.t.Helper()
+	c := k.startCount(addr, rest)
+	k.t.Cleanup(c.abandon)
+	c.goesOn()
+	return c
+}
+
+// startCount starts a client that somebody else ends.
+func (k *kit) startCount(addr string, rest time.Duration) *counter {
 	k.t.Helper()
 	in, stdin, err := os.Pipe() // no io.Pipe: whoever reads that for the client does not see it end
 	if err != nil {
@@ -93,7 +105,8 @@ func (k *kit) count(addr string) *counter {
 	}()
 	go func() {
 		defer close(c.ended)
-		code, err := k.lab.Exec(ctx, lab.Outside, []string{shared.traffic, "count", addr}, in, stdout, &c.errs)
+		defer in.Close()
+		code, err := k.lab.Exec(ctx, lab.Outside, []string{shared.traffic, "count", addr, rest.String()}, in, stdout, &c.errs)
 		stdout.CloseWithError(io.EOF)
 		<-read
 		if err != nil {
@@ -101,11 +114,6 @@ func (k *kit) count(addr string) *counter {
 		}
 		c.code = code
 	}()
-	k.t.Cleanup(func() {
-		c.abandon()
-		in.Close()
-	})
-	c.goesOn()
 	return c
 }
 

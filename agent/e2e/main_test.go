@@ -88,9 +88,11 @@ func (w *world) remove() error {
 
 // up makes a lab whose hosts have room for many small containers.
 func (w *world) up(ctx context.Context, name string, hosts int) (*lab.Lab, error) {
-	return lab.Up(ctx, lab.Options{
-		Name: labName(name), Hosts: hosts, Binary: w.vzcluster, CPUs: 8, RAM: 8 << 30, Disk: 100 << 30,
-	})
+	return lab.Up(ctx, w.options(name, hosts))
+}
+
+func (w *world) options(name string, hosts int) lab.Options {
+	return lab.Options{Name: labName(name), Hosts: hosts, Binary: w.vzcluster, CPUs: 8, RAM: 8 << 30, Disk: 100 << 30}
 }
 
 // labName makes a name that no other lab of this machine has.

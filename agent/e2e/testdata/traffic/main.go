@@ -4,7 +4,8 @@
 //
 //	traffic serve ADDR FILE   counts in memory and writes every value into FILE, which it holds open
 //	traffic hold ADDR MIB     holds so much random memory and answers every line with its checksum
-//	traffic count ADDR        increments until its input ends, reports on stdout, and fails if a value is not the last one plus one
+//	traffic witness ADDR DIR  counts in DIR/counter, goes on there after a restart, and beats: see beat
+//	traffic count ADDR [REST] increments until its input ends, reports on stdout, and fails if a value is not the last one plus one
 package main
 
 import (
@@ -17,8 +18,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,14 +30,21 @@ import (
 const patience = 60 * time.Second
 
 func main() {
-	err := fmt.Errorf("usage: traffic serve ADDR FILE | hold ADDR MIB | count ADDR")
+	err := fmt.Errorf("usage: traffic serve ADDR FILE | hold ADDR MIB | witness ADDR DIR | count ADDR [REST]")
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "serve":
 		err = serve(os.Args[2], os.Args[3])
 	case len(os.Args) == 4 && os.Args[1] == "hold":
 		err = hold(os.Args[2], os.Args[3])
+	case len(os.Args) == 4 && os.Args[1] == "witness":
+		err = witness(os.Args[2], os.Args[3])
 	case len(os.Args) == 3 && os.Args[1] == "count":
-		err = count(os.Args[2])
+		err = count(os.Args[2], 0)
+	case len(os.Args) == 4 && os.Args[1] == "count":
+		var rest time.Duration
+		if rest, err = time.ParseDuration(os.Args[3]); err == nil {
+			err = count(os.Args[2], rest)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "traffic:", err)
@@ -53,6 +63,60 @@ func serve(addr, file string) error {
 		_, err := fmt.Fprintln(f, v)
 		return v, err
 	})
+}
+
+// witness answers with a counter that outlives it: what was answered is in the file.
+func witness(addr, dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "counter"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	var n int64
+	if b, err := io.ReadAll(f); err != nil {
+		return err
+	} else if len(b) > 0 {
+		if n, err = strconv.ParseInt(strings.TrimLeft(strings.TrimSpace(string(b)), "0"), 10, 64); err != nil {
+			return err
+		}
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- beat(filepath.Join(dir, "beat")) }()
+	var one sync.Mutex
+	go func() {
+		failed <- answer(addr, func() (int64, error) {
+			one.Lock()
+			defer one.Unlock()
+			n++
+			_, err := f.WriteAt(fmt.Appendf(nil, "%020d\n", n), 0)
+			return n, err
+		})
+	}()
+	return <-failed
+}
+
+// beat writes a line every few milliseconds as long as it runs: when this process began, a number in memory, the time.
+// Two copies of the same memory that both run write the same number at different times.
+func beat(file string) error {
+	const most = 64 << 10
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	life, size := time.Now().UnixNano(), 0
+	for n := 0; ; n++ {
+		if size > most {
+			if err := f.Truncate(0); err != nil {
+				return err
+			}
+			size = 0
+		}
+		written, err := fmt.Fprintf(f, "%d %d %d\n", life, n, time.Now().UnixNano())
+		if err != nil {
+			return err
+		}
+		size += written
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func hold(addr, mib string) error {
@@ -103,7 +167,7 @@ type report struct {
 	Closed bool    `json:"closed"` // the last report of an orderly end
 }
 
-func count(addr string) error {
+func count(addr string, rest time.Duration) error {
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return err
@@ -118,6 +182,7 @@ func count(addr string) error {
 	var r report
 	var told time.Time
 	for !ended.Load() {
+		time.Sleep(rest)
 		asked := time.Now()
 		v, err := increment(conn, answers)
 		if err != nil {
@@ -131,7 +196,7 @@ func count(addr string) error {
 		}
 		r.Last, r.Sent = v, r.Sent+1
 		r.GapMS = max(r.GapMS, float64(time.Since(asked).Microseconds())/1000)
-		if time.Since(told) > 20*time.Millisecond {
+		if rest > 0 || time.Since(told) > 20*time.Millisecond {
 			told = time.Now()
 			if err := out.Encode(r); err != nil {
 				return err

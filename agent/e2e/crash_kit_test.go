@@ -35,6 +35,12 @@ const rest = 2 * time.Millisecond
 
 func newCrashLab(t *testing.T, name string, hosts int) *crashLab {
 	t.Helper()
+	return newCrashLabOf(t, name, hosts, "busybox")
+}
+
+// newCrashLabOf makes one whose container is of a template.
+func newCrashLabOf(t *testing.T, name string, hosts int, template string) *crashLab {
+	t.Helper()
 	skipUnlessAble(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -52,11 +58,14 @@ func newCrashLab(t *testing.T, name string, hosts int) *crashLab {
 			t.Fatal(err)
 		}
 	}
-	ct := c.run(c.name, "busybox")
+	ct := c.run(c.name, template)
 	c.id, c.addr = ct.ID, address(ct)+":"+port
 	c.serve(ct, "witness :"+port+" /var/log")
-	// After a restart from disk it goes on by itself.
-	c.inside(c.name, `printf '#!/bin/sh\n/bin/traffic witness :`+port+` /var/log </dev/null >/dev/null 2>&1 &\n' > /etc/rc`)
+	if template == debian { // after a restart from disk it goes on by itself
+		c.inside(c.name, `printf '[Service]\nExecStart=/bin/traffic witness :`+port+` /var/log\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/traffic.service; systemctl enable -q traffic`)
+	} else {
+		c.inside(c.name, `printf '#!/bin/sh\n/bin/traffic witness :`+port+` /var/log </dev/null >/dev/null 2>&1 &\n' > /etc/rc`)
+	}
 	c.client = c.startCount(c.addr, rest)
 	t.Cleanup(func() { c.client.abandon() })
 	c.client.goesOn()

@@ -116,15 +116,18 @@ func (c *crashLab) part(name string, at harm, how cut) string {
 	if !c.awaitPoint(who, crashCase{scene: scene{name: name}, harm: at}, op) {
 		return c.settles(name, calm) + ", not reached"
 	}
-	if err := os.Remove(c.file(who, at) + fault.Reached); err != nil {
-		c.t.Fatal(err)
-	}
 	const flaps = 4
 	for n := range 2 * flaps {
-		if n%2 == 0 || !how.flap {
+		switch {
+		case n == 0 || how.flap && n%2 == 0:
 			c.cut(who, how)
-		} else {
+		case how.flap:
 			c.mendAll()
+		}
+		if n == 0 {
+			if err := os.Remove(c.file(who, at) + fault.Reached); err != nil {
+				c.t.Fatal(err)
+			}
 		}
 		for end := time.Now().Add(cutTime / (2 * flaps)); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 			if n := c.running(); n > 1 {

@@ -14,7 +14,6 @@ import (
 func (t Tree) End(ctx context.Context, path string) error {
 	var p pacer
 	for {
-		t.thawAll(path)
 		pids, err := t.allProcs(path)
 		if err != nil {
 			return err
@@ -30,6 +29,7 @@ func (t Tree) End(ctx context.Context, path string) error {
 				return fmt.Errorf("cannot kill process %d of cgroup %s: %w", pid, path, err)
 			}
 		}
+		t.thawAll(path) // not earlier: what is frozen must not run again before it dies
 		if err := p.pause(ctx); err != nil {
 			return fmt.Errorf("the processes of cgroup %s did not end in time: %w", path, err)
 		}

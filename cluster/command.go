@@ -142,7 +142,8 @@ type ReportContainer struct {
 	Generation uint64
 	State      ContainerState
 	Detail     string
-	Restarted  bool // it had to be started from disk after a fault
+	Restarted  bool   // it has to be started from disk after a fault
+	Operation  string // the migration that met the fault: its restart is counted once, however often it is reported
 }
 
 // RemoveContainer says that the owner has deleted a container that was to be destroyed.

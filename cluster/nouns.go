@@ -154,6 +154,7 @@ type Operation struct {
 	Started    time.Time       `json:"started"`
 	Ended      time.Time       `json:"ended,omitzero"`
 	Result     *MoveResult     `json:"result,omitempty"`
+	Restarted  bool            `json:"restarted,omitempty"` // migrate: a fault cost the memory, and the container counts it
 }
 
 // Final reports whether the operation has ended.

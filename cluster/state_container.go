@@ -260,7 +260,14 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if !slices.Contains(reportable, c.State) {
 		return nil, Refuse(ErrInvalid, "%q is no state that an owner can report of a container", c.State)
 	}
-	if old.State == c.State && old.Detail == c.Detail && !c.Restarted {
+	count := c.Restarted
+	if op := s.operations[c.Operation]; count && op != nil {
+		count = !op.Restarted
+		now := *op
+		now.Restarted = true
+		put(s, &s.operations, op.ID, &now)
+	}
+	if old.State == c.State && old.Detail == c.Detail && !count {
 		return old, nil
 	}
 	ct := *old
@@ -268,7 +275,7 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if c.State != Running {
 		ct.Verdict = nil
 	}
-	if c.Restarted {
+	if count {
 		ct.Restarted++
 	}
 	put(s, &s.containers, ct.ID, &ct)

@@ -125,10 +125,13 @@ func (c FinishMigration) apply(s *State) (any, error) {
 		return nil, Refuse(ErrStale, "the migration %s of container %d is %s, not committed; it cannot be finished", old.ID, old.Container, old.Status)
 	}
 	op, result := *old, c.Result
-	op.Status, op.Ended, op.Result = OpDone, c.At, &result
+	result.Restarted = result.Restarted || old.Restarted
+	op.Status, op.Ended, op.Result, op.Restarted = OpDone, c.At, &result, result.Restarted
 	s.unlock(&op, func(ct *Container) {
-		if result.Restarted {
+		if result.Restarted && !old.Restarted {
 			ct.Restarted++
+		}
+		if result.Restarted {
 			ct.Detail = fmt.Sprintf("restarted from disk after a fault on the move from %s to %s", op.From, op.To)
 		}
 	})

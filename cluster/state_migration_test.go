@@ -65,6 +65,21 @@ func TestAbort(t *testing.T) {
 	must(t, s, begin("again", 101, "h1", "h2", 1))
 }
 
+// TestRestartIsCountedOnce: the owner reports it until it has an answer, and after a commit the result says it again.
+func TestRestartIsCountedOnce(t *testing.T) {
+	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"), begin("m", 101, "h1", "h2", 1), AbortMigration{Operation: "m"})
+	starting := ReportContainer{ID: 101, Host: "h1", Generation: 1, State: Starting, Detail: "a fault", Restarted: true, Operation: "m"}
+	s = must(t, s, starting, starting)
+	if ct := s.Container(101); ct.Restarted != 1 || !s.Operation("m").Restarted {
+		t.Errorf("after an abort it counts %d restarts", ct.Restarted)
+	}
+	starting.Host, starting.Generation, starting.Operation = "h2", 2, "n"
+	s = must(t, s, begin("n", 101, "h1", "h2", 1), CommitMigration{"n"}, starting, FinishMigration{Operation: "n", Result: MoveResult{Restarted: true}})
+	if ct := s.Container(101); ct.Restarted != 2 || !s.Operation("n").Result.Restarted {
+		t.Errorf("after a commit it counts %d restarts", ct.Restarted)
+	}
+}
+
 func TestMigrationRefusals(t *testing.T) {
 	one := []Command{create(101, "h1")}
 	running := append(one[:1:1], begin("m", 101, "h1", "h2", 1))

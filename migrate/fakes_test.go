@@ -47,24 +47,38 @@ type copyOf struct {
 	layer                 string // folder
 }
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, copies: map[string]*copyOf{}, state: cluster.NewState(), loseReply: map[string]int{}}
+// firstState is two hosts, and a container on a.
+func firstState() *cluster.State {
 	room := cluster.Resources{MilliCPU: 8000, RAM: 8 << 30, Disk: 8 << 30}
 	host := func(name string) cluster.Host {
 		return cluster.Host{Name: name, Address: name + ":7443", Gossip: name + ":7946", State: cluster.HostActive, Capacity: room, Serial: "5e" + name}
 	}
-	w.must(cluster.InitCluster{
-		Settings: cluster.Settings{ID: "test", Pool: "10.0.0.0/24", PoolFirst: "10.0.0.100", PoolLast: "10.0.0.200", CACert: []byte("x"), CAKey: []byte("x"), GossipKey: make([]byte, 32)},
-		Host:     host("a"),
-	})
-	w.must(cluster.AddToken{Token: cluster.Token{ID: "t", Hash: fmt.Sprintf("%064d", 0), Created: time.Unix(1, 0), Expires: time.Unix(1e9, 0)}})
-	w.must(cluster.AddHost{Host: host("b"), TokenID: "t", At: time.Unix(2, 0)})
 	digest := "sha256:" + fmt.Sprintf("%064d", 1)
-	w.must(cluster.PutTemplate{Template: cluster.Template{Name: "tiny", Digest: digest, Size: 1, Init: []string{"/sbin/init"}, Hosts: []string{"a"}}})
-	w.must(cluster.CreateContainer{Container: cluster.Container{
-		ID: ctid, Name: "ct", Host: "a", Desired: cluster.WantRunning, Template: "tiny", Digest: digest,
-		Limits: cluster.Limits{RAM: 64 << 20, MilliCPU: 100, Disk: 1 << 20},
-	}})
+	s := cluster.NewState()
+	for _, c := range []cluster.Command{
+		cluster.InitCluster{
+			Settings: cluster.Settings{ID: "test", Pool: "10.0.0.0/24", PoolFirst: "10.0.0.100", PoolLast: "10.0.0.200", CACert: []byte("x"), CAKey: []byte("x"), GossipKey: make([]byte, 32)},
+			Host:     host("a"),
+		},
+		cluster.AddToken{Token: cluster.Token{ID: "t", Hash: fmt.Sprintf("%064d", 0), Created: time.Unix(1, 0), Expires: time.Unix(1e9, 0)}},
+		cluster.AddHost{Host: host("b"), TokenID: "t", At: time.Unix(2, 0)},
+		cluster.PutTemplate{Template: cluster.Template{Name: "tiny", Digest: digest, Size: 1, Init: []string{"/sbin/init"}, Hosts: []string{"a"}}},
+		cluster.CreateContainer{Container: cluster.Container{
+			ID: ctid, Name: "ct", Host: "a", Desired: cluster.WantRunning, Template: "tiny", Digest: digest,
+			Limits: cluster.Limits{RAM: 64 << 20, MilliCPU: 100, Disk: 1 << 20},
+		}},
+	} {
+		next, _, err := s.Apply(c)
+		if err != nil {
+			panic(err)
+		}
+		s = next
+	}
+	return s
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, copies: map[string]*copyOf{}, state: firstState(), loseReply: map[string]int{}}
 	w.copies["a"] = &copyOf{running: true, open: true, memory: "counter=42", layer: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(w.copies["a"].layer, "file"), []byte("on disk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -331,9 +345,9 @@ func (a *agent) Read(context.Context, string) (*cluster.Operation, *cluster.Cont
 }
 
 func (a *agent) Restarted(_ context.Context, _ string, running bool) error {
-	report := cluster.ReportContainer{ID: ctid, Host: a.host, Generation: a.w.container().Generation, State: cluster.Starting}
+	report := cluster.ReportContainer{ID: ctid, Host: a.host, Generation: a.w.container().Generation, State: cluster.Starting, Restarted: true, Operation: operation}
 	if running {
-		report.State, report.Restarted = cluster.Running, true
+		report.State = cluster.Running
 	}
 	return a.ask("report", report)
 }

@@ -168,8 +168,13 @@ func (src *Source) Recover(ctx context.Context, op *cluster.Operation, spec runt
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
-	if ct.Host == op.From && ct.Generation != op.Generation {
-		return nil // it has moved on and come back since: what runs here is not this migration's business
+	switch {
+	case ct.Operation != "" && ct.Operation != op.ID:
+		return nil // a later migration has it: it moves what is here, or lets it go on
+	case ct.Generation == op.Generation:
+		return src.GiveUp(ctx, op, spec, errors.New("the source's agent was restarted"))
+	case ct.Host != op.From:
+		return src.forward(ctx, op) // by this migration or a later one
 	}
-	return src.GiveUp(ctx, op, spec, errors.New("the source's agent was restarted"))
+	return nil // it has moved on and come back since: what runs here is not this migration's business
 }

@@ -111,11 +111,11 @@ func (l *ClusterLedger) Restarted(ctx context.Context, operation string, running
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	report := cluster.ReportContainer{
-		ID: ct.ID, Host: l.Host, Generation: ct.Generation, State: cluster.Starting,
+		ID: ct.ID, Host: l.Host, Generation: ct.Generation, State: cluster.Starting, Restarted: true, Operation: op.ID,
 		Detail: fmt.Sprintf("restarted from disk after a fault on the move from %s to %s", op.From, op.To),
 	}
 	if running {
-		report.State, report.Restarted = cluster.Running, true
+		report.State = cluster.Running
 	}
 	_, err = l.Cluster.Apply(ctx, report)
 	return err

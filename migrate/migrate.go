@@ -39,8 +39,8 @@ type Ledger interface {
 	Abort(ctx context.Context, operation, reason string) (Fate, error)
 	// Read returns the operation's record and its container.
 	Read(ctx context.Context, operation string) (*cluster.Operation, *cluster.Container, error)
-	// Restarted reports that a container's memory was lost in a fault: that it is being started from disk here, or, with
-	// running, that it runs again.
+	// Restarted reports that a container's memory was lost in a fault: that it is going to be started from disk here,
+	// which is counted once for an operation, or, with running, that it runs again.
 	Restarted(ctx context.Context, operation string, running bool) error
 	// Finish releases a committed migration's lock and keeps what was measured.
 	Finish(ctx context.Context, operation string, result cluster.MoveResult) error

@@ -174,7 +174,7 @@ func (mv *Mover) forget(ctx context.Context, op *cluster.Operation) {
 	}
 	images := filepath.Join(mv.source.Dir, op.ID)
 	err := mv.source.Host.Settle(ctx, images)
-	for _, left := range []string{images, images + ".json", images + ".source"} {
+	for _, left := range []string{images, images + ".json", images + ".json.new", images + ".source"} {
 		err = errors.Join(err, mv.source.Disk.RemoveAll(left))
 	}
 	if err != nil {

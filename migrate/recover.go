@@ -80,10 +80,16 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if err := a.Host.Kill(ctx, a.spec.ID); err != nil {
 		return false, err
 	}
+	lost := ok && a.op.Mode == cluster.ModeLive
+	if lost { // counted before: who comes after a death of this agent finds it running
+		if err := a.Ledger.Restarted(ctx, a.op.ID, false); err != nil {
+			return false, err
+		}
+	}
 	if err := a.Host.Start(ctx, a.spec); err != nil {
 		return false, fmt.Errorf("start container %d from disk: %w", a.spec.ID, err)
 	}
-	return ok && a.op.Mode == cluster.ModeLive, nil
+	return lost, nil
 }
 
 // again restores a committed checkpoint a second time.

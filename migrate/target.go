@@ -92,17 +92,30 @@ func (a *arrival) hello(ctx context.Context, claim func(string) error) error {
 	if hello.Version != 1 {
 		return fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks 1; upgrade the older one", a.peer, hello.Version, a.Name)
 	}
-	op, ct, err := a.Ledger.Read(ctx, hello.Operation)
+	if _, _, err := a.announced(ctx, hello.Operation); err != nil {
+		return err
+	}
+	if err := claim(hello.Operation); err != nil {
+		return err
+	}
+	// Before the claim it may have ended, and a later migration may have brought the container here.
+	op, ct, err := a.announced(ctx, hello.Operation)
 	if err != nil {
-		return fmt.Errorf("read the migration's record: %w", err)
-	}
-	if op.Kind != cluster.OpMigrate || op.Status != cluster.OpRunning || op.From != a.peer || op.To != a.Name {
-		return fmt.Errorf("operation %s is no running migration from %s to %s", op.ID, a.peer, a.Name)
-	}
-	if err := claim(op.ID); err != nil {
 		return err
 	}
 	return a.prepareHello(ctx, op, ct)
+}
+
+// announced reads an operation that must be a running migration from the peer to us.
+func (a *arrival) announced(ctx context.Context, id string) (*cluster.Operation, *cluster.Container, error) {
+	op, ct, err := a.Ledger.Read(ctx, id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the migration's record: %w", err)
+	}
+	if op.Kind != cluster.OpMigrate || op.Status != cluster.OpRunning || op.From != a.peer || op.To != a.Name {
+		return nil, nil, fmt.Errorf("operation %s is no running migration from %s to %s", op.ID, a.peer, a.Name)
+	}
+	return op, ct, nil
 }
 
 func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *cluster.Container) (err error) {

@@ -2,6 +2,7 @@ package runc
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +42,15 @@ func TestOwnWords(t *testing.T) {
 	w.flush()
 	if out.String() != "first\nexec failed: no\nexec failed: yes\n" {
 		t.Errorf("at the end it is %q", out.String())
+	}
+}
+
+// An agent that is a service of systemd keeps its socket for itself: runc would wait for the container to use it.
+func TestSystemdsSocketIsNotPassedOn(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	t.Setenv("KEPT", "yes")
+	env := New(Config{Binary: "runc"}).command(t.Context(), "start", "101").Env
+	if slices.Contains(env, "NOTIFY_SOCKET=/run/systemd/notify") || !slices.Contains(env, "KEPT=yes") {
+		t.Errorf("runc gets %q", env)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,7 +41,10 @@ func (r *Runc) bundle(id int) string {
 }
 
 func (r *Runc) command(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, r.cfg.Binary, append([]string{"--root", r.cfg.State}, args...)...)
+	cmd := exec.CommandContext(ctx, r.cfg.Binary, append([]string{"--root", r.cfg.State}, args...)...)
+	// Where systemd runs the agent, runc would take its socket for the container's, and wait for the container's word.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	return cmd
 }
 
 // run executes runc for a container. Its standard streams are no pipes: the container's init inherits them.

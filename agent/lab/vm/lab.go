@@ -171,18 +171,8 @@ func (l *Lab) form(ctx context.Context) error {
 		return fmt.Errorf("make the cluster: %w", err)
 	}
 	for _, m := range l.machines[1:] {
-		token, err := first.CreateToken(ctx, 10*time.Minute)
-		if err != nil {
-			return fmt.Errorf("make a token for %s: %w", m.Name, err)
-		}
-		c, err := m.Client()
-		if err != nil {
+		if err := l.join(ctx, first, m); err != nil {
 			return err
-		}
-		_, err = c.Join(ctx, api.JoinRequest{Address: l.machines[0].Address + ":7443", Token: token.Token})
-		c.Close()
-		if err != nil {
-			return fmt.Errorf("%s cannot join: %w", m.Name, err)
 		}
 	}
 	return l.machines[0].until(ctx, func(st api.Status) bool {
@@ -194,6 +184,30 @@ func (l *Lab) form(ctx context.Context) error {
 		}
 		return len(st.Hosts) == len(l.machines) && voters == cluster.VotersFor(len(l.machines)) && st.Leader != ""
 	})
+}
+
+// join tries again: on a busy machine an emulated host may be too slow for what an agent waits for.
+func (l *Lab) join(ctx context.Context, first *api.Client, m *Machine) error {
+	c, err := m.Client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for {
+		token, err := first.CreateToken(ctx, 10*time.Minute)
+		if err == nil {
+			_, err = c.Join(ctx, api.JoinRequest{Address: l.machines[0].Address + ":7443", Token: token.Token})
+		}
+		if err == nil {
+			return nil
+		}
+		if st, serr := c.Status(ctx); serr == nil && st.Leader != "" {
+			return nil // it had only taken longer
+		}
+		if perr := m.pause(ctx, time.Second); perr != nil {
+			return errors.Join(fmt.Errorf("%s cannot join: %w", m.Name, err), perr)
+		}
+	}
 }
 
 // ready waits until the agent answers.

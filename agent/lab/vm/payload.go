@@ -75,11 +75,15 @@ func (l *Lab) makePayload(ctx context.Context, binary string) error {
 func (l *Lab) payload() string { return filepath.Join(l.dir, "payload.img") }
 func (l *Lab) key() string     { return filepath.Join(l.dir, "key") }
 
+// declaredDisk is what each host offers: containers reserve gigabytes that they do not use.
+const declaredDisk = 100 << 30
+
 // config is agent.yaml of a host.
 func config(m *Machine) agent.Config {
 	c := agent.DefaultConfig()
 	c.Name, c.Listen, c.Advertise = m.Name, m.Address+":7443", m.Address+":7443"
 	c.Gossip = agent.GossipConfig{Bind: m.Address + ":7946", Advertise: m.Address + ":7946"}
+	c.Capacity.Disk = agent.Size(declaredDisk)
 	c.Network.Uplink, c.Network.Pool, c.Network.Gateway = "eth0", pool, Gateway
 	c.Network.PoolFirst, c.Network.PoolLast = poolFirst, poolLast
 	return c

@@ -29,6 +29,7 @@ type Config struct {
 	Group     string            `yaml:"socket_group" doc:"members of this group may use agent.sock, besides root"`
 	Labels    map[string]string `yaml:"labels" doc:"labels of this host; the one named zone spreads the voters over zones"`
 	Capacity  CapacityConfig    `yaml:"capacity" doc:"what this host offers to containers"`
+	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`
 	Log       LogConfig         `yaml:"log" doc:"the agent's own log, on stderr"`
@@ -45,6 +46,13 @@ type CapacityConfig struct {
 	CPUs float64 `yaml:"cpus" doc:"cores; 0: all of the machine"`
 	RAM  Size    `yaml:"ram" doc:"memory, as 16G; 0: the machine's less 1/16 and at least 256M"`
 	Disk Size    `yaml:"disk" doc:"space for private layers, as 200G; 0: nine tenths of what is free in data_dir"`
+}
+
+// KeepConfig bounds what is kept of containers that have left this host. It takes its room from the tenth of the disk that is
+// not offered to containers.
+type KeepConfig struct {
+	Minutes int  `yaml:"minutes" doc:"how long; 0: nothing is kept"`
+	Disk    Size `yaml:"disk" doc:"space that all of them together may take; the oldest go first"`
 }
 
 // NetworkConfig describes the containers' network on this host; the pool is used by init only.
@@ -85,6 +93,7 @@ func DefaultConfig() Config {
 		RunDir:  "/run/vzcluster",
 		Group:   "vzcluster",
 		Labels:  map[string]string{},
+		Keep:    KeepConfig{Minutes: 10, Disk: 8 << 30},
 		Network: NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
 		Runtime: RuntimeConfig{CgroupParent: "vz"},
 		Log:     LogConfig{Level: "info", Format: "text"},
@@ -154,6 +163,9 @@ func (c Config) Validate() error {
 	}
 	if c.Capacity.CPUs < 0 || c.Capacity.RAM < 0 || c.Capacity.Disk < 0 {
 		return errors.New("capacity: no part may be negative")
+	}
+	if c.Keep.Minutes < 0 || c.Keep.Disk < 0 {
+		return errors.New("keep: no part may be negative")
 	}
 	if c.Network.Bridge == "" {
 		return errors.New("network.bridge must not be empty")

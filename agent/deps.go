@@ -66,6 +66,8 @@ type Migrator interface {
 	Handle(conn net.Conn, peer string)
 	// Busy says whether a migration works on a container here, even if its record is final already.
 	Busy(container int) bool
+	// Kept lists the private layers that are kept here of containers that have left.
+	Kept() []api.KeptLayer
 	// Check says whether a container of this host could be moved live now.
 	Check(ctx context.Context, id int) (api.Verdict, error)
 }

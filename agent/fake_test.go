@@ -311,6 +311,8 @@ func (f *fakeMigrator) move(ctx context.Context, op *cluster.Operation) {
 
 func (f *fakeMigrator) Busy(int) bool { return false }
 
+func (f *fakeMigrator) Kept() []api.KeptLayer { return nil }
+
 func (f *fakeMigrator) Handle(conn net.Conn, _ string) { conn.Close() }
 
 func (f *fakeMigrator) Check(_ context.Context, id int) (api.Verdict, error) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -17,6 +18,7 @@ import (
 type MigrationEngine interface {
 	migrate.SourceHost
 	migrate.TargetHost
+	migrate.LayerStore
 }
 
 // mover carries out this host's part of migrations: it implements Migrator with package migrate.
@@ -24,6 +26,7 @@ type mover struct {
 	a      *Agent
 	engine MigrationEngine
 	moves  *migrate.Mover
+	shelf  *migrate.Shelf
 }
 
 // NewMigrator makes a Migrator out of the host's engine. Hook may be nil; tests fail steps with it.
@@ -31,11 +34,14 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 	return func(a *Agent) Migrator {
 		dir := filepath.Join(a.Config().DataDir, "migrations")
 		l := &migrate.ClusterLedger{Host: a.Name(), Cluster: a}
-		mv, disk := &mover{a: a, engine: engine}, hook.Disk(migrate.LocalDisk{})
+		keep := a.Config().Keep
+		shelf := &migrate.Shelf{Store: engine, For: time.Duration(keep.Minutes) * time.Minute, Disk: int64(keep.Disk), Log: a.Log()}
+		mv, disk := &mover{a: a, engine: engine, shelf: shelf}, hook.Disk(migrate.LocalDisk{})
 		source := &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial, Spec: a.Spec}
 		target := &migrate.Target{
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
 		}
+		source.Shelf, target.Shelf = shelf, shelf
 		mv.moves = migrate.NewMover(a, source, target)
 		return mv
 	}
@@ -75,6 +81,15 @@ func (mv *mover) Handle(conn net.Conn, peer string) {
 		mv.a.Log().Warn("a migration stream would notice late that its source is lost", "error", err)
 	}
 	mv.moves.Handle(mv.a.member.Load().ctx, conn, peer)
+}
+
+// Kept implements Migrator.
+func (mv *mover) Kept() []api.KeptLayer {
+	kept := []api.KeptLayer{}
+	for _, k := range mv.shelf.Kept() {
+		kept = append(kept, api.KeptLayer{Container: k.Container, Disk: k.Disk, Since: k.Since})
+	}
+	return kept
 }
 
 // Busy implements Migrator.

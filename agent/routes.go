@@ -4,10 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/cluster/trust"
 )
 
@@ -166,10 +171,30 @@ func readJSON(r *http.Request, to any) error {
 }
 
 func (a *Agent) doctor(ctx context.Context) []api.Finding {
-	if a.deps.Doctor == nil {
-		return []api.Finding{}
+	found := []api.Finding{}
+	if a.deps.Doctor != nil {
+		found = append(found, a.deps.Doctor(ctx)...)
 	}
-	return a.deps.Doctor(ctx)
+	if m := a.member.Load(); m != nil && m.migrator != nil {
+		found = append(found, keptFinding(m.migrator.Kept()))
+	}
+	return found
+}
+
+// keptFinding accounts for what this host keeps of containers that have left.
+func keptFinding(kept []api.KeptLayer) api.Finding {
+	var total int64
+	names := make([]string, 0, len(kept))
+	for _, k := range kept {
+		total += k.Disk
+		names = append(names, strconv.Itoa(k.Container))
+	}
+	slices.Sort(names)
+	text := "none"
+	if len(kept) > 0 {
+		text = fmt.Sprintf("%s of %s", cluster.Bytes(total), strings.Join(names, ", "))
+	}
+	return api.Finding{Name: "layers kept for a return", OK: true, Found: text}
 }
 
 func notFound(what, name, list string) error {

@@ -79,7 +79,7 @@ func firstState() *cluster.State {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, copies: map[string]*copyOf{}, state: firstState(), loseReply: map[string]int{}}
-	w.copies["a"] = &copyOf{running: true, open: true, memory: "counter=42", layer: t.TempDir()}
+	w.copies["a"] = &copyOf{running: true, open: true, memory: "counter=42", layer: newLayer(t)}
 	if err := os.WriteFile(filepath.Join(w.copies["a"].layer, "file"), []byte("on disk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func (a *agent) enter() func() {
 func (a *agent) here() *copyOf {
 	c := a.w.copies[a.host]
 	if c == nil {
-		c = &copyOf{layer: a.w.t.TempDir()}
+		c = &copyOf{layer: newLayer(a.w.t)}
 		a.w.copies[a.host] = c
 	}
 	return c
@@ -339,9 +339,12 @@ func (a *agent) Abort(_ context.Context, op, reason string) (Fate, error) {
 	return Aborted, err
 }
 
-func (a *agent) Read(context.Context, string) (*cluster.Operation, *cluster.Container, error) {
+func (a *agent) Read(_ context.Context, op string) (*cluster.Operation, *cluster.Container, error) {
 	defer a.enter()()
-	return a.w.state.Operation(operation), a.w.state.Container(ctid), nil
+	if a.w.state.Operation(op) == nil {
+		return nil, nil, cluster.ErrNotFound
+	}
+	return a.w.state.Operation(op), a.w.state.Container(ctid), nil
 }
 
 func (a *agent) Restarted(_ context.Context, _ string, running bool) error {
@@ -354,4 +357,13 @@ func (a *agent) Restarted(_ context.Context, _ string, running bool) error {
 
 func (a *agent) Finish(_ context.Context, op string, r cluster.MoveResult) error {
 	return a.ask("finish", cluster.FinishMigration{Operation: op, Result: r, At: time.Unix(9, 0)})
+}
+
+// newLayer makes a folder in a folder of its own, as a private layer is.
+func newLayer(t *testing.T) string {
+	layer := filepath.Join(t.TempDir(), "upper")
+	if err := os.Mkdir(layer, 0o755); err != nil {
+		panic(err)
+	}
+	return layer
 }

@@ -59,6 +59,11 @@ func (mv *Mover) Run(ctx context.Context) error {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
+	if shelf := mv.source.Shelf; shelf != nil {
+		all.Go(func() {
+			shelf.Run(ctx, func(container int) bool { return mv.agent.State().Container(container) != nil })
+		})
+	}
 	for {
 		changed, state := mv.agent.Changed(), mv.agent.State()
 		mv.mu.Lock() // what the state has forgotten need not be remembered here

@@ -7,10 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
-	"github.com/vzcluster/vzcluster/migrate/transfer"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -24,6 +24,7 @@ type Source struct {
 	Hook   Hook
 	Log    *slog.Logger
 	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
+	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.
 	Spec func(ct *cluster.Container) (runtime.Spec, error)
 }
@@ -38,17 +39,21 @@ const (
 // move is one migration as the source sees it.
 type move struct {
 	*Source
-	op       *cluster.Operation
-	spec     runtime.Spec
-	running  bool // when the migration began
-	live     bool
-	s        *stream
-	manifest *transfer.Manifest
-	images   string
-	clock    *stopwatch
-	frozen   time.Time     // when the freeze began; zero: not yet
-	offset   time.Duration // the target's clock minus ours
-	held     runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
+	op      *cluster.Operation
+	spec    runtime.Spec
+	running bool // when the migration began
+	live    bool
+	mu      sync.Mutex // of conn
+	conn    io.Closer
+	s       *stream
+	common  *shared // with the target
+	dialled int
+	sent    int64 // over connections that broke
+	images  string
+	clock   *stopwatch
+	frozen  time.Time     // when the freeze began; zero: not yet
+	offset  time.Duration // the target's clock minus ours
+	held    runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
 }
 
 // Run carries a migration out, from the first message to the released lock. It returns nil when the container runs on
@@ -67,17 +72,16 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
 	}
 	defer m.cleanUp(ctx)
-	conn, err := src.Dial(ctx, op.To)
-	if err != nil {
-		return src.GiveUp(ctx, op, spec, fmt.Errorf("reach host %s: %w", op.To, err))
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, m.hangUp)
 	defer stop()
-	m.s = newStream(conn)
-
+	defer m.hangUp()
+	if err := m.dial(ctx); err != nil {
+		return src.GiveUp(ctx, op, spec, err)
+	}
+	m.common = src.Shelf.take(op.Container)
 	if err := m.untilAllowed(ctx); err != nil {
-		conn.Close()
+		m.hangUp()
+		src.Shelf.put(op.Container, m.common)
 		return src.GiveUp(ctx, op, spec, err)
 	}
 	// The target may commit now: whatever happens, only the ledger knows how it ended.
@@ -116,8 +120,7 @@ func (m *move) untilAllowed(ctx context.Context) error {
 		do    func(context.Context) error
 	}{
 		{PointSourcePreflight, "preflight", m.preflight},
-		{PointSourceHello, "hello", m.hello},
-		{PointSourceCopy, "copy", m.copyWhileRunning},
+		{"", "", m.copyOver},
 		{PointSourcePrepare, "prepare", m.prepare},
 		{PointSourceFreeze, "freeze", m.freeze},
 		{PointSourceFrozen, "dump", m.checkpoint},
@@ -125,8 +128,10 @@ func (m *move) untilAllowed(ctx context.Context) error {
 		{PointSourceAllow, "", m.allow},
 	}
 	for _, step := range steps {
-		if err := m.Hook.at(step.point, m.op.ID); err != nil {
-			return err
+		if step.point != "" {
+			if err := m.Hook.at(step.point, m.op.ID); err != nil {
+				return err
+			}
 		}
 		if err := step.do(ctx); err != nil {
 			return err
@@ -163,13 +168,6 @@ func (m *move) outsiders() error {
 	return err
 }
 
-func (m *move) hello(context.Context) error {
-	if err := m.s.send(msgHello, helloMsg{Version: 1, Operation: m.op.ID}); err != nil {
-		return err
-	}
-	return m.s.expect(msgReady, nil, m.op.To)
-}
-
 // compareClocks learns how far the target's clock is ahead of ours, from the quickest of a few questions: half of the
 // time that it took is what the estimate may be off (the idea of NTP).
 func (m *move) compareClocks() error {
@@ -185,45 +183,6 @@ func (m *move) compareClocks() error {
 		}
 		if took := time.Since(asked); took < best {
 			best, m.offset = took, time.Unix(0, answer.Clock).Sub(asked.Add(took/2))
-		}
-	}
-	return nil
-}
-
-// pass sends what changed in the private layer since the pass before. In the last one the container stands still.
-func (m *move) pass(ctx context.Context, last bool) (int64, error) {
-	layer, err := m.Host.Layer(m.spec.ID)
-	if err != nil {
-		return 0, err
-	}
-	if err := m.s.send(msgPass, passMsg{last}); err != nil {
-		return 0, err
-	}
-	w := bulkWriter{m.s}
-	next, stats, err := m.Copy.Send(ctx, w, layer, m.manifest, last)
-	if err != nil {
-		return 0, fmt.Errorf("copy the private layer of container %d: %w", m.spec.ID, err)
-	}
-	m.manifest = next
-	return stats.Bytes, w.Close()
-}
-
-func (m *move) passDone() error {
-	var done doneMsg
-	return m.s.expect(msgPassDone, &done, m.op.To)
-}
-
-func (m *move) copyWhileRunning(ctx context.Context) error {
-	for range maxPasses {
-		n, err := m.pass(ctx, false)
-		if err != nil {
-			return err
-		}
-		if err := m.passDone(); err != nil {
-			return err
-		}
-		if n < smallDelta {
-			break
 		}
 	}
 	return nil
@@ -347,9 +306,7 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.s.expect(msgDone, nil, m.op.To); err != nil {
 		return nil // the target's agent finishes when the layer is safe there; ours is kept until then
 	}
-	if err := m.Host.Destroy(ctx, id); err != nil {
-		m.Log.Error("remove the source's copy", "container", id, "error", err)
-	}
+	m.leave(ctx)
 	m.clock.lap("clean-up")
 	if err := m.Hook.at(PointSourceFinish, m.op.ID); err != nil {
 		return err

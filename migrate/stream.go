@@ -35,6 +35,15 @@ const maxFrame = 1 << 20
 type helloMsg struct {
 	Version   int    `json:"version"`
 	Operation string `json:"operation"`
+	Session   string `json:"session"`        // names what the two hosts have in common of the layer from now on
+	Base      string `json:"base,omitempty"` // the session that the source remembers
+}
+
+// readyMsg says what the target has of the layer, if anything.
+type readyMsg struct {
+	Base    string `json:"base,omitempty"` // the session in which it came, which is the source's
+	Passes  int    `json:"passes"`         // that are complete
+	Entries int    `json:"entries"`        // that are complete of the pass after those
 }
 
 type clockMsg struct {
@@ -84,10 +93,10 @@ func (s *stream) frame(k kind, body []byte) error {
 	head[0] = byte(k)
 	binary.BigEndian.PutUint32(head[1:], uint32(len(body)))
 	if _, err := s.w.Write(head[:]); err != nil {
-		return fmt.Errorf("write to the other host: %w", err)
+		return &lostError{"write to the other host", err}
 	}
 	if _, err := s.w.Write(body); err != nil {
-		return fmt.Errorf("write to the other host: %w", err)
+		return &lostError{"write to the other host", err}
 	}
 	return nil
 }
@@ -102,7 +111,7 @@ func (s *stream) send(k kind, v any) error {
 		return err
 	}
 	if err := s.w.Flush(); err != nil {
-		return fmt.Errorf("write to the other host: %w", err)
+		return &lostError{"write to the other host", err}
 	}
 	return nil
 }
@@ -110,7 +119,7 @@ func (s *stream) send(k kind, v any) error {
 func (s *stream) receive() (kind, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(s.r, head[:]); err != nil {
-		return 0, nil, fmt.Errorf("the other host hung up: %w", err)
+		return 0, nil, &lostError{"the other host hung up", err}
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	if n > maxFrame {
@@ -118,10 +127,19 @@ func (s *stream) receive() (kind, []byte, error) {
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(s.r, body); err != nil {
-		return 0, nil, fmt.Errorf("the other host hung up: %w", err)
+		return 0, nil, &lostError{"the other host hung up", err}
 	}
 	return kind(head[0]), body, nil
 }
+
+// lostError says that the connection broke.
+type lostError struct {
+	what string
+	err  error
+}
+
+func (e *lostError) Error() string { return e.what + ": " + e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
 
 // remoteError is what the other host says went wrong there.
 type remoteError struct{ host, text string }
@@ -173,7 +191,7 @@ func (b bulkWriter) Close() error {
 		return err
 	}
 	if err := b.s.w.Flush(); err != nil {
-		return fmt.Errorf("write to the other host: %w", err)
+		return &lostError{"write to the other host", err}
 	}
 	return nil
 }
@@ -192,7 +210,7 @@ func (b *bulkReader) Read(p []byte) (int, error) {
 		}
 		var head [5]byte
 		if _, err := io.ReadFull(b.s.r, head[:]); err != nil {
-			return 0, fmt.Errorf("the other host hung up: %w", io.ErrUnexpectedEOF)
+			return 0, &lostError{"the other host hung up", io.ErrUnexpectedEOF}
 		}
 		n := binary.BigEndian.Uint32(head[1:])
 		if kind(head[0]) != msgChunk || n > maxFrame {

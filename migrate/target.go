@@ -27,6 +27,7 @@ type Target struct {
 	Dir    string // on it, for checkpoints and journals
 	Hook   Hook
 	Log    *slog.Logger
+	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record and sees to it that its template is here.
 	Spec func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error)
 }
@@ -40,6 +41,8 @@ type arrival struct {
 	spec    runtime.Spec
 	images  string
 	have    *transfer.Manifest // the layer as it came
+	session string             // names it
+	passes  int                // of it that are complete
 	journal journal
 	clock   *stopwatch
 	asked   bool       // for the commit
@@ -55,7 +58,7 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	a := &arrival{Target: t, peer: peer, s: newStream(conn), clock: newStopwatch()}
-	if err := a.hello(ctx, claim); err != nil {
+	if err := a.hello(ctx, func() { conn.Close() }, claim); err != nil {
 		a.explain(conn, err)
 		return err
 	}
@@ -65,10 +68,13 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 		if a.asked { // only the ledger knows whether there is a way back
 			return errors.Join(err, t.Recover(ctx, a.op, a.spec))
 		}
-		return errors.Join(err, a.discard(ctx))
+		return errors.Join(err, a.putBack(ctx))
 	}
 	return nil
 }
+
+// helloTime is how long a peer that has connected may say nothing.
+const helloTime = 10 * time.Second
 
 // explainTime is how long the source has to read why the target gives up.
 const explainTime = 3 * time.Second
@@ -84,9 +90,11 @@ func (a *arrival) explain(conn io.ReadWriteCloser, reason error) {
 }
 
 // hello checks that the operation is real, runs, and is from the peer to us.
-func (a *arrival) hello(ctx context.Context, claim func(string) error) error {
+func (a *arrival) hello(ctx context.Context, hangUp func(), claim func(string) error) error {
 	var hello helloMsg
-	if err := a.s.expect(msgHello, &hello, a.peer); err != nil {
+	late := time.AfterFunc(helloTime, hangUp)
+	err := a.s.expect(msgHello, &hello, a.peer)
+	if late.Stop(); err != nil {
 		return err
 	}
 	if hello.Version != 1 {
@@ -103,7 +111,7 @@ func (a *arrival) hello(ctx context.Context, claim func(string) error) error {
 	if err != nil {
 		return err
 	}
-	return a.prepareHello(ctx, op, ct)
+	return a.prepareHello(ctx, hello, op, ct)
 }
 
 // announced reads an operation that must be a running migration from the peer to us.
@@ -118,7 +126,7 @@ func (a *arrival) announced(ctx context.Context, id string) (*cluster.Operation,
 	return op, ct, nil
 }
 
-func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *cluster.Container) (err error) {
+func (a *arrival) prepareHello(ctx context.Context, hello helloMsg, op *cluster.Operation, ct *cluster.Container) (err error) {
 	if err := a.Hook.at(PointTargetHello, op.ID); err != nil {
 		return err
 	}
@@ -127,8 +135,12 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	if a.spec, err = a.Spec(ctx, ct); err != nil {
 		return err
 	}
-	// Whatever an earlier try has left would mix with what comes now.
+	// Whatever an earlier try has left, and is not kept aside, would mix with what comes now.
 	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
+		return err
+	}
+	ready, err := a.welcome(ctx, hello)
+	if err != nil {
 		return err
 	}
 	if err := a.Hook.at(PointTargetCleared, op.ID); err != nil {
@@ -143,7 +155,7 @@ func (a *arrival) prepareHello(ctx context.Context, op *cluster.Operation, ct *c
 	if err := a.journal.save(a.Disk, a.Dir); err != nil {
 		return err
 	}
-	return a.s.send(msgReady, struct{}{})
+	return a.s.send(msgReady, ready)
 }
 
 // receive follows the source's messages up to the restore.
@@ -201,12 +213,12 @@ func (a *arrival) pass(ctx context.Context, body []byte) error {
 	}
 	in := &bulkReader{s: a.s}
 	have, stats, err := a.Copy.Receive(ctx, in, layer, a.have)
-	a.have = have
+	if err == nil {
+		err = in.drain()
+	}
+	a.ended(have, err)
 	if err != nil {
 		return fmt.Errorf("receive the private layer of container %d: %w", a.spec.ID, err)
-	}
-	if err := in.drain(); err != nil {
-		return err
 	}
 	if msg.Last {
 		a.mount(ctx)
@@ -368,6 +380,7 @@ func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
 	if err := a.Hook.at(PointTargetSynced, a.op.ID); err != nil {
 		return err
 	}
+	a.keep()
 	if told == nil {
 		told = a.s.send(msgDone, struct{}{})
 	}
@@ -405,6 +418,16 @@ func (a *arrival) sync() error {
 		return fmt.Errorf("put the layer on disk: %w", err)
 	}
 	return nil
+}
+
+// putBack leaves nothing of a migration that failed but the layer, aside, if that may be kept.
+func (a *arrival) putBack(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	kept, err := a.park(ctx)
+	if kept {
+		return errors.Join(err, a.cleanUp(a.op.ID))
+	}
+	return errors.Join(err, a.discard(ctx))
 }
 
 // discard removes what came of a migration that did not happen.

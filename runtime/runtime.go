@@ -89,6 +89,14 @@ type Roots interface {
 	Reset(id int) error
 	// Remove unmounts and deletes root and layer (idempotent).
 	Remove(id int) error
+	// Park removes the root, but puts the layer aside as it is. What was aside before is deleted. What is aside is
+	// deleted when the next process begins.
+	Park(id int) error
+	// Unpark makes the layer that is aside the container's again. Overlay's notes of origin must be taken from its files before it is
+	// mounted.
+	Unpark(id int) error
+	// DropParked deletes the layer that is aside (idempotent).
+	DropParked(id int) error
 }
 
 // Network plugs containers into the host's bridge.

@@ -59,6 +59,13 @@ type Host struct {
 	Containers int               `json:"containers"`
 }
 
+// KeptLayer is the private layer of a container that has left a host, kept there for a while in case it comes back.
+type KeptLayer struct {
+	Container int       `json:"container"`
+	Disk      int64     `json:"disk"` // bytes
+	Since     time.Time `json:"since"`
+}
+
 // Container is a container with what is observed of it.
 type Container struct {
 	cluster.Container

@@ -38,10 +38,13 @@ func metaOf(st *unix.Stat_t) meta {
 // dense says that it has as many blocks as it needs, thus no holes.
 func (m *meta) dense() bool { return m.disk >= m.size }
 
+// doubtful is the ctime of a path of which it is not known what the other side has.
+const doubtful = -1
+
 // doubtful is the same path, with nothing known of what the other side has of it.
 func (m *meta) doubtful() *meta {
 	d := *m
-	d.ctime, d.blocks = -1, nil
+	d.ctime, d.blocks = doubtful, nil
 	return &d
 }
 
@@ -62,6 +65,7 @@ type Manifest struct {
 	sent    []string  // of a sender: the entries of the pass, in order
 	ended   int       // of a receiver: the entries of the pass that are complete
 	hashes  int       // of all blocks together, to bound them
+	partial bool      // of a receiver: the pass broke off
 }
 
 func newManifest() *Manifest {

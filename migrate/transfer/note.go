@@ -90,7 +90,7 @@ func (r *receiver) note() error {
 		r.lose(p)
 		r.have.files[p] = &m
 	}
-	r.have.started = time.Now().UnixNano()
+	r.have.started, r.have.partial = time.Now().UnixNano(), false
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (r *receiver) doubt() {
 			r.have.files[p] = f.doubtful()
 		}
 	}
-	r.have.started = time.Now().UnixNano()
+	r.have.started, r.have.partial = time.Now().UnixNano(), true
 }
 
 // Adopt makes a layer that was kept aside the base of further passes, with the manifest of its last one. It says whether
@@ -114,24 +114,38 @@ func (m *Manifest) Adopt(ctx context.Context, root string) (bool, error) {
 	}
 	defer top.Close()
 	order, found, err := look(ctx, top)
-	if err != nil || len(order) != len(m.files) {
+	if err != nil || !m.fits(found) {
 		return false, err
 	}
 	m.hashes = 0
-	for p, now := range found {
-		if old := m.files[p]; old == nil || !old.same(now) {
-			return false, nil
-		}
-	}
 	w := walker{root: top}
 	defer w.close()
 	for _, p := range order {
+		if m.files[p] == nil || m.files[p].ctime == doubtful {
+			continue
+		}
 		if err := m.strip(&w, p); err != nil {
 			return false, fmt.Errorf("adopt %q: %w", p, err)
 		}
 	}
 	m.started, m.base, m.sent = time.Now().UnixNano(), nil, nil
 	return true, nil
+}
+
+// fits says whether what is there is what the manifest says. After a pass that broke off, it does not say all.
+func (m *Manifest) fits(found map[string]*meta) bool {
+	for p, old := range m.files {
+		now := found[p]
+		if old.ctime != doubtful && (now == nil || !old.same(now)) {
+			return false
+		}
+	}
+	for p := range found {
+		if m.files[p] == nil && !m.partial {
+			return false
+		}
+	}
+	return true
 }
 
 // strip takes overlay's note of origin from a path; that, and the same done to another name of it, changes its ctime.

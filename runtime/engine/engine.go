@@ -182,6 +182,28 @@ func (e *Engine) Destroy(ctx context.Context, id int) error {
 	return nil
 }
 
+// Park ends a container, removes it from this host, and puts its layer aside.
+func (e *Engine) Park(ctx context.Context, id int) error {
+	if err := e.release(ctx, id); err != nil {
+		return err
+	}
+	if err := e.Roots.Park(id); err != nil {
+		return err
+	}
+	return e.Destroy(ctx, id)
+}
+
+// Unpark makes the layer that is aside that of a container that is not here, and returns its folder.
+func (e *Engine) Unpark(id int) (string, error) {
+	if err := e.Roots.Unpark(id); err != nil {
+		return "", err
+	}
+	return e.Layer(id)
+}
+
+// DropParked deletes the layer that is aside (idempotent).
+func (e *Engine) DropParked(id int) error { return e.Roots.DropParked(id) }
+
 // release takes down what a running container consists of: its port first, so that nothing of a dying copy gets out,
 // then processes, records, cgroup and mounts. All of it is idempotent; every step is tried.
 func (e *Engine) release(ctx context.Context, id int) error {

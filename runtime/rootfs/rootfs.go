@@ -32,8 +32,12 @@ import (
 // namespace of a dead container is taken down after its last process is gone.
 const busyWait = 5 * time.Second
 
-// removed marks directories on their way out; New deletes what a crash left of them.
-const removed = ".removed-"
+// removed marks directories on their way out, parked those of layers that were put aside; New deletes what a former
+// process left of both.
+const (
+	removed = ".removed-"
+	parked  = ".parked-"
+)
 
 // Config says where the roots are.
 type Config struct {
@@ -68,7 +72,7 @@ func New(c Config) (*Roots, error) {
 		return nil, fmt.Errorf("list container roots: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), removed) {
+		if strings.HasPrefix(e.Name(), removed) || strings.HasPrefix(e.Name(), parked) {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				log.Warn("cannot delete what is left of a removed container", "dir", e.Name(), "error", err)
 			}
@@ -232,6 +236,51 @@ func (r *Roots) reset(id int) error {
 		return fmt.Errorf("reset the layer of container %d: %w", id, err)
 	}
 	return r.Create(id)
+}
+
+// parked is where a container's layer lies aside.
+func (r *Roots) parked(id int) string { return filepath.Join(r.dir, parked+strconv.Itoa(id)) }
+
+// Park puts the private layer aside and deletes the rest of the root. The layer's files are left as they are; a layer
+// that was aside before goes.
+func (r *Roots) Park(id int) error {
+	if err := r.Unmount(id); err != nil {
+		return err
+	}
+	if err := r.DropParked(id); err != nil {
+		return err
+	}
+	if err := os.Rename(r.path(id, "layer"), r.parked(id)); err != nil {
+		return fmt.Errorf("put the layer of container %d aside: %w", id, err)
+	}
+	return r.Remove(id)
+}
+
+// Unpark makes the layer that is aside the private layer of a container that has no root yet. The files' notes of where
+// overlay copied them from are the caller's to take away.
+func (r *Roots) Unpark(id int) error {
+	if err := r.Create(id); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(r.path(id, "layer")); err != nil { // the empty one
+		return fmt.Errorf("take the layer of container %d back: %w", id, err)
+	}
+	// Overlay's index of the layer is made anew: it speaks of files as they were when the layer was left.
+	if err := os.RemoveAll(filepath.Join(r.parked(id), "work")); err != nil {
+		return fmt.Errorf("take the layer of container %d back: %w", id, err)
+	}
+	if err := os.Rename(r.parked(id), r.path(id, "layer")); err != nil {
+		return fmt.Errorf("take the layer of container %d back: %w", id, err)
+	}
+	return r.Create(id)
+}
+
+// DropParked deletes the layer that is aside (idempotent).
+func (r *Roots) DropParked(id int) error {
+	if err := os.RemoveAll(r.parked(id)); err != nil {
+		return fmt.Errorf("delete the layer of container %d that was put aside: %w", id, err)
+	}
+	return nil
 }
 
 // Remove unmounts and deletes the root with its layer (idempotent). What a crash leaves of it is deleted by New.

@@ -422,21 +422,26 @@ func (a *arrival) sync() error {
 
 // putBack leaves nothing of a migration that failed but the layer, aside, if that may be kept.
 func (a *arrival) putBack(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
-	kept, err := a.park(ctx)
-	if kept {
-		return errors.Join(err, a.cleanUp(a.op.ID))
-	}
-	return errors.Join(err, a.discard(ctx))
+	return a.takeDown(ctx, func(ctx context.Context) error {
+		kept, err := a.park(ctx)
+		if kept {
+			return err
+		}
+		return errors.Join(err, a.Host.Destroy(ctx, a.spec.ID))
+	})
 }
 
 // discard removes what came of a migration that did not happen.
 func (a *arrival) discard(ctx context.Context) error {
+	return a.takeDown(ctx, func(ctx context.Context) error { return a.Host.Destroy(ctx, a.spec.ID) })
+}
+
+func (a *arrival) takeDown(ctx context.Context, remove func(context.Context) error) error {
 	ctx = context.WithoutCancel(ctx)
 	if err := a.Hook.at(PointTargetDiscard, a.op.ID); err != nil {
 		return err
 	}
-	if err := errors.Join(a.Host.Settle(ctx, a.images), a.Host.Destroy(ctx, a.spec.ID)); err != nil {
+	if err := errors.Join(a.Host.Settle(ctx, a.images), remove(ctx)); err != nil {
 		return fmt.Errorf("remove the copy of an aborted migration: %w", err)
 	}
 	if err := a.Hook.at(PointTargetDiscarded, a.op.ID); err != nil {

@@ -27,16 +27,28 @@ func (k *kit) serveCounter(c api.Container) {
 // serve starts the traffic program in a container and waits until it listens.
 func (k *kit) serve(c api.Container, args string) {
 	k.t.Helper()
-	program, err := os.Open(shared.traffic)
+	k.put(c, shared.traffic, "/bin/traffic")
+	k.inside(c.Name, "setsid /bin/traffic "+args+" </dev/null >/dev/null 2>&1 &")
+	k.listens(c, port)
+}
+
+// put copies a file of this machine into a container, as a program.
+func (k *kit) put(c api.Container, from, to string) {
+	k.t.Helper()
+	f, err := os.Open(from)
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	defer program.Close()
-	if r := k.at("host1", program, "exec", c.Name, "--", "sh", "-c", "cat > /bin/traffic && chmod 755 /bin/traffic"); r.code != 0 {
+	defer f.Close()
+	if r := k.at("host1", f, "exec", c.Name, "--", "sh", "-c", "cat > "+to+" && chmod 755 "+to); r.code != 0 {
 		k.t.Fatal(r)
 	}
-	k.inside(c.Name, "setsid /bin/traffic "+args+" </dev/null >/dev/null 2>&1 &")
-	k.until("it listens", recovery, func() error {
+}
+
+// listens waits until a TCP port of a container is open.
+func (k *kit) listens(c api.Container, port string) {
+	k.t.Helper()
+	k.until("port "+port+" listens", recovery, func() error {
 		if out, code := k.on(lab.Outside, fmt.Sprintf("timeout 1 bash -c '</dev/tcp/%s/%s'", address(c), port)); code != 0 {
 			return errors.New(out)
 		}
@@ -53,7 +65,7 @@ type report struct {
 	Closed bool    `json:"closed"`
 }
 
-// counter is a client on the outside that increments over one connection until it is stopped.
+// counter is a client on the outside that works until it is stopped.
 type counter struct {
 	k      *kit
 	stdin  *os.File
@@ -72,14 +84,25 @@ func (k *kit) count(addr string) *counter { return k.countAtRest(addr, 0) }
 // countAtRest starts a client that rests before every question.
 func (k *kit) countAtRest(addr string, rest time.Duration) *counter {
 	k.t.Helper()
-	c := k.startCount(addr, rest)
+	return k.client(shared.traffic, "count", addr, rest.String())
+}
+
+// startCount starts a counting client that somebody else ends.
+func (k *kit) startCount(addr string, rest time.Duration) *counter {
+	k.t.Helper()
+	return k.startClient(shared.traffic, "count", addr, rest.String())
+}
+
+// client starts a client that reports as testdata/traffic does, and returns when something was done.
+func (k *kit) client(command ...string) *counter {
+	k.t.Helper()
+	c := k.startClient(command...)
 	k.t.Cleanup(c.abandon)
 	c.goesOn()
 	return c
 }
 
-// startCount starts a client that somebody else ends.
-func (k *kit) startCount(addr string, rest time.Duration) *counter {
+func (k *kit) startClient(command ...string) *counter {
 	k.t.Helper()
 	in, stdin, err := os.Pipe() // no io.Pipe: whoever reads that for the client does not see it end
 	if err != nil {
@@ -106,7 +129,7 @@ func (k *kit) startCount(addr string, rest time.Duration) *counter {
 	go func() {
 		defer close(c.ended)
 		defer in.Close()
-		code, err := k.lab.Exec(ctx, lab.Outside, []string{shared.traffic, "count", addr, rest.String()}, in, stdout, &c.errs)
+		code, err := k.lab.Exec(ctx, lab.Outside, command, in, stdout, &c.errs)
 		stdout.CloseWithError(io.EOF)
 		<-read
 		if err != nil {

@@ -123,7 +123,7 @@ func (k *kit) command(ctx context.Context, host string, args ...string) *exec.Cm
 // at runs the command line against a host's agent, with nothing or a text as its input.
 func (k *kit) at(host string, stdin io.Reader, args ...string) result {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 6*time.Minute)
 	defer cancel()
 	cmd := k.command(ctx, host, args...)
 	var out, errs bytes.Buffer

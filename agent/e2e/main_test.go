@@ -19,6 +19,7 @@ const criuBinary = "/var/cache/vzcluster/bin/criu"
 // world is what all tests share.
 type world struct {
 	dir, vzcluster, traffic string
+	load, objects           string // for the workloads, see testdata
 	skip                    string // why nothing can be tested here; empty: everything can
 
 	once sync.Once
@@ -62,7 +63,10 @@ func (w *world) prepare() error {
 		return err
 	}
 	w.vzcluster, w.traffic = filepath.Join(w.dir, "vzcluster"), filepath.Join(w.dir, "traffic")
-	for program, source := range map[string]string{w.vzcluster: "../../cmd/vzcluster", w.traffic: "./testdata/traffic"} {
+	w.load, w.objects = filepath.Join(w.dir, "load"), filepath.Join(w.dir, "objects")
+	for program, source := range map[string]string{
+		w.vzcluster: "../../cmd/vzcluster", w.traffic: "./testdata/traffic", w.load: "./testdata/load", w.objects: "./testdata/objects",
+	} {
 		build := exec.Command("go", "build", "-o", program, source)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

@@ -116,7 +116,17 @@ func (s *scanner) outside(info string) bool {
 	b, _ := os.ReadFile(info)
 	_, after, _ := strings.Cut(string(b), "flags:")
 	flags, _ := strconv.ParseInt(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]), 8, 64)
-	return pid >= 0 && !slices.Contains(s.pids, pid) || flags&unix.O_EXCL != 0 // O_EXCL is PIDFD_THREAD
+	return pid >= 0 && !s.has(pid) || flags&unix.O_EXCL != 0 // O_EXCL is PIDFD_THREAD
+}
+
+// has says whether a process is the container's. One that has ended and that its parent has not asked for is, though
+// its cgroup does not list it.
+func (s *scanner) has(pid int) bool {
+	if slices.Contains(s.pids, pid) {
+		return true
+	}
+	st, err := readStatus(fmt.Sprintf("/proc/%d", pid))
+	return err == nil && st.state == 'Z' && slices.Contains(s.pids, st.parent)
 }
 
 // number reads a value of an fdinfo file; -1 when there is none.

@@ -5,7 +5,8 @@
 //	traffic serve ADDR FILE   counts in memory and writes every value into FILE, which it holds open
 //	traffic hold ADDR MIB     holds so much random memory and answers every line with its checksum
 //	traffic witness ADDR DIR  counts in DIR/counter, goes on there after a restart, and beats: see beat
-//	traffic count ADDR [REST] increments until its input ends, reports on stdout, and fails if a value is not the last one plus one
+//	traffic count ADDR [REST [N]]  increments over N connections in turn (1) with a rest before each (0s) until its
+//	                          input ends, reports on stdout, and fails if a value is not the last one plus one
 package main
 
 import (
@@ -30,7 +31,7 @@ import (
 const patience = 60 * time.Second
 
 func main() {
-	err := fmt.Errorf("usage: traffic serve ADDR FILE | hold ADDR MIB | witness ADDR DIR | count ADDR [REST]")
+	err := fmt.Errorf("usage: traffic serve ADDR FILE | hold ADDR MIB | witness ADDR DIR | count ADDR [REST [N]]")
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "serve":
 		err = serve(os.Args[2], os.Args[3])
@@ -39,12 +40,11 @@ func main() {
 	case len(os.Args) == 4 && os.Args[1] == "witness":
 		err = witness(os.Args[2], os.Args[3])
 	case len(os.Args) == 3 && os.Args[1] == "count":
-		err = count(os.Args[2], 0)
+		err = count(os.Args[2], "0s", "1")
 	case len(os.Args) == 4 && os.Args[1] == "count":
-		var rest time.Duration
-		if rest, err = time.ParseDuration(os.Args[3]); err == nil {
-			err = count(os.Args[2], rest)
-		}
+		err = count(os.Args[2], os.Args[3], "1")
+	case len(os.Args) == 5 && os.Args[1] == "count":
+		err = count(os.Args[2], os.Args[3], os.Args[4])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "traffic:", err)
@@ -167,24 +167,51 @@ type report struct {
 	Closed bool    `json:"closed"` // the last report of an orderly end
 }
 
-func count(addr string, rest time.Duration) error {
-	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+// connection is one of the client's.
+type connection struct {
+	net.Conn
+	answers *bufio.Reader
+}
+
+func connect(addr string, n int) (conns []connection, err error) {
+	for range n {
+		conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err != nil {
+			return conns, err
+		}
+		conns = append(conns, connection{conn, bufio.NewReader(conn)})
+	}
+	return conns, nil
+}
+
+func count(addr, restBefore, connections string) error {
+	rest, err := time.ParseDuration(restBefore)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	n, err := strconv.Atoi(connections)
+	if err != nil {
+		return err
+	}
+	conns, err := connect(addr, n)
+	for _, c := range conns {
+		defer c.Close()
+	}
+	if err != nil {
+		return err
+	}
 	var ended atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		ended.Store(true)
 	}()
-	out, answers := json.NewEncoder(os.Stdout), bufio.NewReader(conn)
+	out := json.NewEncoder(os.Stdout)
 	var r report
 	var told time.Time
 	for !ended.Load() {
 		time.Sleep(rest)
 		asked := time.Now()
-		v, err := increment(conn, answers)
+		v, err := conns[r.Sent%int64(n)].increment()
 		if err != nil {
 			return errors.Join(fmt.Errorf("after %d: %w", r.Last, err), out.Encode(r))
 		}
@@ -207,14 +234,14 @@ func count(addr string, rest time.Duration) error {
 	return out.Encode(r)
 }
 
-func increment(conn net.Conn, answers *bufio.Reader) (int64, error) {
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+func (c connection) increment() (int64, error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
-	if _, err := io.WriteString(conn, "INCR counter\r\n"); err != nil {
+	if _, err := io.WriteString(c, "INCR counter\r\n"); err != nil {
 		return 0, err
 	}
-	line, err := answers.ReadString('\n')
+	line, err := c.answers.ReadString('\n')
 	if err != nil {
 		return 0, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/cluster/raftstore"
+	"github.com/vzcluster/vzcluster/migrate"
 )
 
 // patience is how long a test waits for something that must happen.
@@ -41,6 +42,7 @@ type testCluster struct {
 	engines map[string]*fakeEngine
 	hosts   []*testHost
 	fail    func(op *cluster.Operation) string // see fakeMigrator
+	unfit   func(c *cluster.Container, o migrate.Offer) []migrate.Blocker
 	found   func(id int) []api.Blocker
 }
 
@@ -80,7 +82,7 @@ func (h *testHost) start() {
 	h.t.Helper()
 	a, err := New(h.cfg, Deps{
 		Engine: h.engine, Templates: h.images, Version: "test", Log: testLog(h.t),
-		Migrator: func(a *Agent) Migrator { return &fakeMigrator{a, h.lab.engines, h.lab.fail, h.lab.found} },
+		Migrator: func(a *Agent) Migrator { return &fakeMigrator{a, h.lab.engines, h.lab.fail, h.lab.unfit, h.lab.found} },
 		Raft: raftstore.Config{
 			HeartbeatTimeout: 150 * time.Millisecond, ElectionTimeout: 150 * time.Millisecond, LeaderLease: 100 * time.Millisecond,
 		},

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/cluster/raftstore"
+	"github.com/vzcluster/vzcluster/migrate"
 	"github.com/vzcluster/vzcluster/runtime"
 	"github.com/vzcluster/vzcluster/runtime/image"
 )
@@ -68,6 +70,12 @@ type Migrator interface {
 	Busy(container int) bool
 	// Kept lists the private layers that are kept here of containers that have left.
 	Kept() []api.KeptLayer
+	// Offer says what this host is like and what one of its containers needs, for a target to judge.
+	Offer(id int, live bool) (migrate.Offer, error)
+	// Unfit names what is in the way of taking a container here.
+	Unfit(ctx context.Context, c *cluster.Container, o migrate.Offer) []migrate.Blocker
+	// Logs are what CRIU wrote on this host about an operation that failed, by name.
+	Logs(operation string) (map[string][]byte, error)
 	// Check says whether a container of this host could be moved live now.
 	Check(ctx context.Context, id int) (api.Verdict, error)
 }

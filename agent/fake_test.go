@@ -17,6 +17,7 @@ import (
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate"
 	"github.com/vzcluster/vzcluster/runtime"
 	"github.com/vzcluster/vzcluster/runtime/image"
 )
@@ -262,8 +263,9 @@ func (t *fakeTemplates) List() ([]image.Info, error) {
 type fakeMigrator struct {
 	a       *Agent
 	engines map[string]*fakeEngine
-	fail    func(op *cluster.Operation) string // why a migration is aborted; may be nil
-	found   func(id int) []api.Blocker         // what is in the way of a live move; may be nil
+	fail    func(op *cluster.Operation) string                            // why a migration is aborted; may be nil
+	unfit   func(c *cluster.Container, o migrate.Offer) []migrate.Blocker // why a target takes none; may be nil
+	found   func(id int) []api.Blocker                                    // what is in the way of a live move; may be nil
 }
 
 func (f *fakeMigrator) Run(ctx context.Context) error {
@@ -314,6 +316,22 @@ func (f *fakeMigrator) Busy(int) bool { return false }
 func (f *fakeMigrator) Kept() []api.KeptLayer { return nil }
 
 func (f *fakeMigrator) Handle(conn net.Conn, _ string) { conn.Close() }
+
+func (f *fakeMigrator) Offer(id int, live bool) (migrate.Offer, error) {
+	return migrate.Offer{Version: migrate.Version, Host: f.a.Name(), Live: live, Need: runtime.Room{RAM: int64(id)}}, nil
+}
+
+// Unfit takes everything unless the test says otherwise.
+func (f *fakeMigrator) Unfit(_ context.Context, c *cluster.Container, o migrate.Offer) []migrate.Blocker {
+	if f.unfit == nil {
+		return nil
+	}
+	return f.unfit(c, o)
+}
+
+func (f *fakeMigrator) Logs(operation string) (map[string][]byte, error) {
+	return map[string][]byte{"dump.log": []byte("Error of " + operation + " on " + f.a.Name())}, nil
+}
 
 func (f *fakeMigrator) Check(_ context.Context, id int) (api.Verdict, error) {
 	v := api.Verdict{OK: id%2 == 1, Blockers: []api.Blocker{}}

@@ -19,6 +19,14 @@ type MigrationEngine interface {
 	migrate.SourceHost
 	migrate.TargetHost
 	migrate.LayerStore
+	// EndSessions ends what exec has started in a container.
+	EndSessions(ctx context.Context, id int) error
+	// Facts says what this host is like, Room what it has left, Need what a container takes with it.
+	Facts() (runtime.Facts, error)
+	Room() (runtime.Room, error)
+	Need(id int) (runtime.Room, error)
+	// Ready says what of this host's network is in the way of a container that comes, "" for nothing.
+	Ready(ctx context.Context, nic runtime.NIC) (string, error)
 }
 
 // mover carries out this host's part of migrations: it implements Migrator with package migrate.
@@ -42,6 +50,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
 		}
 		source.Shelf, target.Shelf = shelf, shelf
+		source.Offer, source.EndSessions, target.Unfit = mv.Offer, engine.EndSessions, mv.Unfit
 		mv.moves = migrate.NewMover(a, source, target)
 		return mv
 	}

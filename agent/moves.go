@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
+	"slices"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -26,8 +26,11 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 		return nil, err
 	}
 	if req.CheckOnly {
-		v, err := m.check(r.Context(), c)
-		v.To = to
+		mode := cluster.ModeOffline
+		if c.State == cluster.Running && req.Mode != cluster.ModeOffline {
+			mode = cluster.ModeLive
+		}
+		v, err := m.check(r.Context(), c, to, mode)
 		return v, err
 	}
 	if m.down(r.Context(), c.Host) {
@@ -43,41 +46,54 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	case req.Mode == "":
 		req.Mode = cluster.ModeLive
 	}
-	if err := m.refuseBlocked(r.Context(), c, req.Mode); err != nil {
+	if err := m.refuseBlocked(r.Context(), c, to, req); err != nil {
 		return nil, err
 	}
-	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode})
+	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode, Force: req.Force})
 	if err != nil {
 		return nil, err
 	}
 	return op, nil
 }
 
-// check asks a container's owner what would be in the way of a live migration.
-func (m *member) check(ctx context.Context, c *cluster.Container) (v api.Verdict, err error) {
-	err = m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v)
+// check asks a container's owner what would be in the way of a live migration, and the target whether it could take it.
+func (m *member) check(ctx context.Context, c *cluster.Container, to, mode string) (v api.Verdict, err error) {
+	if mode == cluster.ModeLive {
+		if err := m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v); err != nil {
+			return v, err
+		}
+	}
+	found, err := m.unfit(ctx, c, to, mode == cluster.ModeLive)
+	v.To, v.Blockers = to, append(v.Blockers, found...)
+	v.OK = len(v.Blockers) == 0
 	return v, err
 }
 
-// refuseBlocked refuses a live migration that cannot succeed, with the first reason. The source looks once more before
-// it freezes anything.
-func (m *member) refuseBlocked(ctx context.Context, c *cluster.Container, mode string) error {
-	if mode != cluster.ModeLive {
-		return nil
-	}
-	v, err := m.check(ctx, c)
-	if err != nil || v.OK || len(v.Blockers) == 0 {
+// refuseBlocked refuses a migration that cannot succeed, with the first reason. Both hosts look once more before anything
+// is copied or frozen. With force, sessions of exec are no reason: they are ended.
+func (m *member) refuseBlocked(ctx context.Context, c *cluster.Container, to string, req api.MigrateRequest) error {
+	v, err := m.check(ctx, c, to, req.Mode)
+	if err != nil {
 		return err
 	}
-	b := v.Blockers[0]
-	who := c.Name
-	if b.Process != "" {
-		who = "process " + b.Process
+	if req.Force {
+		v.Blockers = slices.DeleteFunc(v.Blockers, func(b api.Blocker) bool { return b.Session })
 	}
-	if b.Unit != "" {
-		who += " (" + b.Unit + ")"
+	if len(v.Blockers) == 0 {
+		return nil
 	}
-	return api.Errorf(api.CodeRefused, b.Remedy, "%s cannot be moved live: %s: %s", c.Ref(), who, b.What)
+	b, more, how := v.Blockers[0], "", "moved"
+	if n := len(v.Blockers) - 1; n > 0 {
+		more = fmt.Sprintf(" (and %d more, see --check-only)", n)
+	}
+	if req.Mode == cluster.ModeLive {
+		how = "moved live"
+	}
+	who := b.Who()
+	if who != "" {
+		who = "process " + who
+	}
+	return api.Errorf(api.CodeRefused, b.Remedy, "%s cannot be %s: %s%s%s", c.Ref(), how, who, b.What, more)
 }
 
 // target checks the wanted target of a move, or has the scheduler choose one.
@@ -99,12 +115,9 @@ func (m *member) target(c *cluster.Container, want string) (string, error) {
 
 // handleOwnerCheck is the preflight on the owner.
 func (m *member) handleOwnerCheck(_ http.ResponseWriter, r *http.Request) (any, error) {
-	id, err := strconv.Atoi(r.PathValue("id"))
+	id, err := m.migratable(r)
 	if err != nil {
-		return nil, api.Errorf(api.CodeUsage, "", "%q is not a CTID", r.PathValue("id"))
-	}
-	if m.migrator == nil {
-		return nil, api.Errorf(api.CodeRefused, "see 'vzcluster doctor' there", "host %s cannot migrate", m.name)
+		return nil, err
 	}
 	return m.migrator.Check(r.Context(), id)
 }

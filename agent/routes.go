@@ -81,6 +81,7 @@ func (a *Agent) routes() http.Handler {
 	} {
 		mux.HandleFunc(route, a.onLeader(jsonOf(f)))
 	}
+	mux.HandleFunc(api.RouteOperationLog, a.onLeader((*member).handleOperationLog))
 	mux.HandleFunc(api.RouteTemplatePut, a.joined(jsonOf((*member).handleTemplatePut)))
 	mux.HandleFunc(api.RouteExec, a.joined((*member).handleExec))
 	mux.HandleFunc(api.RouteLogs, a.joined((*member).handleLogs))
@@ -91,6 +92,9 @@ func (a *Agent) routes() http.Handler {
 		api.RouteOwnerExec:  (*member).handleOwnerExec,
 		api.RouteOwnerLogs:  (*member).handleOwnerLogs,
 		api.RouteOwnerCheck: jsonOf((*member).handleOwnerCheck),
+		routeLocalLog:       jsonOf((*member).handleLocalLog),
+		routeOffer:          jsonOf((*member).handleOffer),
+		routeFit:            jsonOf((*member).handleFit),
 		routeSync:           jsonOf((*member).handleSync),
 		routeKill:           jsonOf((*member).handleKill),
 	} {

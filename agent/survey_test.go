@@ -8,6 +8,7 @@ import (
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate"
 )
 
 // What keeps a container from being moved live is known to everybody before anyone wants to move it; plans reckon with
@@ -89,4 +90,50 @@ func TestAPassingBlockerIsNotReported(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A target that cannot take a container says so before anything begins; a log of CRIU is had from both hosts.
+func TestTheTargetIsAsked(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	l.unfit = func(c *cluster.Container, o migrate.Offer) []migrate.Blocker {
+		if !o.Live || o.Need.RAM != int64(c.ID) { // the need is that of the owner's copy
+			return nil
+		}
+		return []migrate.Blocker{{What: "the CPU of it lacks avx2", Remedy: "choose another host"}}
+	}
+	l.found = func(int) []api.Blocker { return []api.Blocker{} }
+	l.grow(2)
+	h := l.hosts[0]
+	h.create("web", 64<<20)
+	eventually(t, "the container runs", func() error {
+		if c := h.agent.State().Find("web"); c == nil || c.State != cluster.Running {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
+	v, err := h.Check(t.Context(), "web", api.MigrateRequest{})
+	must(t, err)
+	if v.OK || len(v.Blockers) != 1 || v.To == "" || !strings.Contains(v.Blockers[0].What, "avx2") {
+		t.Errorf("the check says %+v", v)
+	}
+	_, err = h.Migrate(t.Context(), "web", api.MigrateRequest{})
+	if api.CodeOf(err) != api.CodeRefused || !strings.Contains(err.Error(), "avx2") || !strings.Contains(err.Error(), "choose another host") {
+		t.Errorf("the migration was refused with %v", err)
+	}
+	if n := len(h.agent.State().Operations()); n != 0 {
+		t.Errorf("%d operations were begun", n)
+	}
+	op, err := h.Migrate(t.Context(), "web", api.MigrateRequest{Mode: cluster.ModeOffline})
+	must(t, err)
+	op = h.finished(op.ID)
+	var log strings.Builder
+	must(t, h.OperationLog(t.Context(), op.ID, &log))
+	for _, host := range []string{op.From, op.To} {
+		if !strings.Contains(log.String(), "== "+host+": dump.log ==\nError of "+op.ID+" on "+host) {
+			t.Errorf("the log of %s is not in %q", host, log.String())
+		}
+	}
+	if err := h.OperationLog(t.Context(), "../x", &log); api.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("the log of nothing: %v", err)
+	}
 }

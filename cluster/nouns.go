@@ -145,7 +145,8 @@ type Operation struct {
 	Generation uint64          `json:"generation,omitempty"` // migrate: the generation that is handed over
 	From       string          `json:"from,omitempty"`
 	To         string          `json:"to,omitempty"`
-	Mode       string          `json:"mode,omitempty"` // migrate: live or offline
+	Mode       string          `json:"mode,omitempty"`  // migrate: live or offline
+	Force      bool            `json:"force,omitempty"` // migrate: sessions of exec are ended for it
 	Parent     string          `json:"parent,omitempty"`
 	Host       string          `json:"host,omitempty"`  // drain
 	Steps      []Move          `json:"steps,omitempty"` // drain, consolidate: the plan

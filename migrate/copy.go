@@ -92,10 +92,17 @@ func (m *move) hangUp() {
 
 // hello names the operation, and finds out what the target has of the layer already.
 func (m *move) hello() error {
-	msg := helloMsg{Version: 1, Operation: m.op.ID, Session: fmt.Sprintf("%s.%d", m.op.ID, m.dialled)}
+	msg := helloMsg{Version: Version, Operation: m.op.ID, Session: fmt.Sprintf("%s.%d", m.op.ID, m.dialled)}
 	old := m.common
 	if old != nil {
 		msg.Base = old.session
+	}
+	if m.Offer != nil {
+		offer, err := m.Offer(m.spec.ID, m.live)
+		if err != nil {
+			return err
+		}
+		msg.Offer = &offer
 	}
 	if err := m.s.send(msgHello, msg); err != nil {
 		return err

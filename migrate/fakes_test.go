@@ -234,6 +234,9 @@ func (a *agent) Checkpoint(_ runtime.Spec, _, images string, _ func(io.ReadWrite
 		return errors.New("not a frozen container")
 	}
 	if a.w.dumpFails {
+		if err := os.WriteFile(filepath.Join(images, dumpLog), []byte("Error (criu/fsnotify.c:1): an inotify watch"), 0o600); err != nil {
+			return err
+		}
 		return errors.New("criu: an inotify watch cannot be dumped")
 	}
 	if err := os.WriteFile(filepath.Join(images, "pages-1.img"), []byte(c.memory), 0o600); err != nil {

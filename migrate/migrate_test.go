@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/transfer"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -437,5 +438,107 @@ func TestAbortWinsTheRace(t *testing.T) {
 	r.through("")
 	if r.container().Host != "a" || r.op().Status != cluster.OpAborted {
 		t.Errorf("the container is on %s, the migration is %s", r.container().Host, r.op().Status)
+	}
+}
+
+// slowLast is a layer whose last pass takes for ever, unless it is told to stop.
+type slowLast struct{ Layers }
+
+func (s slowLast) Send(ctx context.Context, w io.Writer, root string, prev *transfer.Manifest, last bool) (*transfer.Manifest, transfer.Stats, error) {
+	if last {
+		<-ctx.Done()
+		return nil, transfer.Stats{}, ctx.Err()
+	}
+	return s.Layers.Send(ctx, w, root, prev, last)
+}
+
+// A checkpoint that fails gives the container back at once, whatever else is under way, says why in CRIU's words, and
+// leaves CRIU's log.
+func TestAFailedDumpWaitsForNothing(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.dumpFails = true
+	ours, theirs := connect(t)
+	r.conn = ours
+	go func() {
+		r.targetDone <- r.target(r.agents["b"]).Serve(ctx, theirs, "a", func(string) error { return nil })
+	}()
+	src := r.source(r.agents["a"])
+	src.Copy = slowLast{}
+	r.sourceDone <- src.Run(ctx, r.op(), spec())
+	r.settle(ctx, "")
+	r.verify()
+	if c := r.copies["a"]; r.container().Host != "a" || !c.running || c.frozen || c.memory != "counter=42" {
+		t.Errorf("the container is %+v", c)
+	}
+	if got := r.op().Error; got != "criu: an inotify watch cannot be dumped" {
+		t.Errorf("the reason is %q", got)
+	}
+	mv := NewMover(nil, src, r.target(r.agents["b"]))
+	logs, err := mv.Logs(operation)
+	if err != nil || !strings.Contains(string(logs["dump.log"]), "an inotify watch") || len(logs) != 1 {
+		t.Errorf("the logs are %q (%v)", logs, err)
+	}
+	old := time.Now().Add(-2 * youngLog)
+	if err := os.Chtimes(filepath.Join(r.dirs["a"], operation+"."+dumpLog), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if mv.pruneLogs(r.state); logsOf(t, mv) != 1 {
+		t.Error("the log of a known operation was removed")
+	}
+	if mv.pruneLogs(cluster.NewState()); logsOf(t, mv) != 0 {
+		t.Error("the log of a forgotten operation is kept")
+	}
+}
+
+func logsOf(t *testing.T, mv *Mover) int {
+	t.Helper()
+	logs, err := mv.Logs(operation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(logs)
+}
+
+func TestALargeLogIsCut(t *testing.T) {
+	dir := t.TempDir()
+	text := append([]byte("begin"), make([]byte, 3*maxLog)...)
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, operation), 0o700), os.WriteFile(filepath.Join(dir, operation, dumpLog), append(text, "end"...), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := keepLog(LocalDisk{}, dir, operation, dumpLog); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(filepath.Join(dir, operation+"."+dumpLog))
+	if err != nil || len(kept) > maxLog+100 || !strings.HasPrefix(string(kept), "begin") || !strings.HasSuffix(string(kept), "end") {
+		t.Errorf("%d bytes are kept (%v)", len(kept), err)
+	}
+}
+
+// A target that cannot take the container says so before anything is copied or frozen.
+func TestATargetThatDoesNotFitRefuses(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.hook = func(at Point, _ string) error {
+		if at == PointSourceCopy || at == PointSourceFreeze || at == PointTargetHello {
+			t.Errorf("it came to %s", at)
+		}
+		return nil
+	}
+	ours, theirs := connect(t)
+	r.conn = ours
+	target, src := r.target(r.agents["b"]), r.source(r.agents["a"])
+	src.Offer = func(_ int, live bool) (Offer, error) {
+		return Offer{Version: Version, Host: "a", Live: live, Facts: runtime.Facts{CRIU: 40201, CPU: []string{"avx2"}}}, nil
+	}
+	target.Unfit = func(_ context.Context, _ *cluster.Container, o Offer) []Blocker {
+		return Unfit(o, Place{Host: "b", Facts: runtime.Facts{CRIU: 40201}})
+	}
+	go func() { r.targetDone <- target.Serve(ctx, theirs, "a", func(string) error { return nil }) }()
+	r.sourceDone <- src.Run(ctx, r.op(), spec())
+	r.settle(ctx, "")
+	r.verify()
+	if op := r.op(); op.Status != cluster.OpAborted || !strings.Contains(op.Error, "the CPU of b lacks what the container may use: avx2") {
+		t.Errorf("it is %s: %s", op.Status, op.Error)
 	}
 }

@@ -67,8 +67,13 @@ func (mv *Mover) Run(ctx context.Context) error {
 	for {
 		changed, state := mv.agent.Changed(), mv.agent.State()
 		mv.mu.Lock() // what the state has forgotten need not be remembered here
+		remembered := len(mv.swept)
 		maps.DeleteFunc(mv.swept, func(id string, _ bool) bool { return state.Operation(id) == nil })
+		forgotten := len(mv.swept) < remembered
 		mv.mu.Unlock()
+		if forgotten {
+			mv.pruneLogs(state)
+		}
 		for _, op := range state.Operations() {
 			switch {
 			case op.Kind != cluster.OpMigrate:

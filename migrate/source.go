@@ -27,6 +27,10 @@ type Source struct {
 	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.
 	Spec func(ct *cluster.Container) (runtime.Spec, error)
+	// Offer says what this host is like and what the container needs; nil: the target is not told.
+	Offer func(id int, live bool) (Offer, error)
+	// EndSessions ends what exec has started in a container, for a migration that was forced; nil: it is in the way.
+	EndSessions func(ctx context.Context, id int) error
 }
 
 // Passes over the layer are made while the container runs, until one moves so little that the pause is short.
@@ -82,7 +86,11 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	if err := m.untilAllowed(ctx); err != nil {
 		m.hangUp()
 		src.Shelf.put(op.Container, m.common)
-		return src.GiveUp(ctx, op, spec, err)
+		err = src.GiveUp(ctx, op, spec, err)
+		if kept := keepLog(src.Disk, src.Dir, op.ID, dumpLog); kept != nil { // only now: nothing slow may stand before the thaw
+			src.Log.Warn("the log of a failed checkpoint is lost", "operation", op.ID, "error", kept)
+		}
+		return err
 	}
 	// The target may commit now: whatever happens, only the ledger knows how it ended.
 	var resumed resumedMsg
@@ -142,9 +150,14 @@ func (m *move) untilAllowed(ctx context.Context) error {
 }
 
 // preflight refuses a live migration that cannot succeed, before anything is frozen.
-func (m *move) preflight(context.Context) error {
+func (m *move) preflight(ctx context.Context) error {
 	if !m.live {
 		return nil
+	}
+	if m.op.Force && m.EndSessions != nil {
+		if err := m.EndSessions(ctx, m.spec.ID); err != nil {
+			return err
+		}
 	}
 	scan, err := m.Host.Scan(m.spec.ID)
 	if err != nil {
@@ -227,13 +240,25 @@ func (m *move) freeze(ctx context.Context) error {
 func (m *move) checkpoint(ctx context.Context) error {
 	dump := make(chan error, 1)
 	complete := make(chan struct{})
-	go func() { dump <- m.dump(ctx, complete) }()
+	passing, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		err := m.dump(ctx, complete)
+		if err != nil {
+			stop() // the container stays here and must not wait for the rest of its layer
+		}
+		dump <- err
+	}()
 	err := errors.Join(m.outsiders(), m.Hook.at(PointSourceDelta, m.op.ID))
 	if err == nil {
-		_, err = m.pass(ctx, true)
+		_, err = m.pass(passing, true)
 	}
 	if err != nil {
-		return errors.Join(err, <-dump) // CRIU is never interrupted
+		dumped := <-dump // CRIU is never interrupted
+		if dumped != nil && passing.Err() != nil && ctx.Err() == nil {
+			return dumped // that is why the pass was cut off
+		}
+		return errors.Join(err, dumped)
 	}
 	m.clock.lap("delta")
 	var dumped error

@@ -37,6 +37,7 @@ type helloMsg struct {
 	Operation string `json:"operation"`
 	Session   string `json:"session"`        // names what the two hosts have in common of the layer from now on
 	Base      string `json:"base,omitempty"` // the session that the source remembers
+	Offer     *Offer `json:"offer,omitempty"`
 }
 
 // readyMsg says what the target has of the layer, if anything.

@@ -30,6 +30,8 @@ type Target struct {
 	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record and sees to it that its template is here.
 	Spec func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error)
+	// Unfit names what is in the way of taking a container here; nil: nothing is looked at.
+	Unfit func(ctx context.Context, ct *cluster.Container, o Offer) []Blocker
 }
 
 // arrival is one migration as the target sees it.
@@ -97,8 +99,8 @@ func (a *arrival) hello(ctx context.Context, hangUp func(), claim func(string) e
 	if late.Stop(); err != nil {
 		return err
 	}
-	if hello.Version != 1 {
-		return fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks 1; upgrade the older one", a.peer, hello.Version, a.Name)
+	if hello.Version != Version {
+		return fmt.Errorf("host %s speaks version %d of the migration protocol, %s speaks %d; upgrade the older one", a.peer, hello.Version, a.Name, Version)
 	}
 	if _, _, err := a.announced(ctx, hello.Operation); err != nil {
 		return err
@@ -110,6 +112,11 @@ func (a *arrival) hello(ctx context.Context, hangUp func(), claim func(string) e
 	op, ct, err := a.announced(ctx, hello.Operation)
 	if err != nil {
 		return err
+	}
+	if a.Unfit != nil && hello.Offer != nil {
+		if found := a.Unfit(ctx, ct, *hello.Offer); len(found) > 0 {
+			return fmt.Errorf("%w: %s", ErrRefused, found[0])
+		}
 	}
 	return a.prepareHello(ctx, hello, op, ct)
 }
@@ -316,6 +323,9 @@ func (a *arrival) restore(ctx context.Context) error {
 	err := a.Host.Restore(ctx, a.spec, a.images)
 	if err == nil || ctx.Err() != nil {
 		return err
+	}
+	if kept := keepLog(a.Disk, a.Dir, a.op.ID, restoreLog); kept != nil {
+		a.Log.Warn("the log of a failed restore is lost", "operation", a.op.ID, "error", kept)
 	}
 	a.Log.Warn("the restore failed and is tried once more", "container", a.spec.ID, "error", err)
 	if again := errors.Join(a.Host.Kill(ctx, a.spec.ID), a.Host.PrepareRestore(ctx, a.spec, a.images)); again != nil {

@@ -115,6 +115,8 @@ type Network interface {
 	Hold(nic NIC) (Held, error)
 	// Replay hands frames that were held to the container behind an open port.
 	Replay(id int, nic NIC, frames [][]byte) error
+	// Ready says in a sentence why a NIC could not be plugged in here, or who else has its address; "" when it could.
+	Ready(ctx context.Context, nic NIC) (string, error)
 	// Unplug removes the NIC (idempotent).
 	Unplug(id int) error
 }
@@ -212,6 +214,8 @@ type Checkpointer interface {
 	Warm(ctx context.Context) error
 	// Scan reads what a checkpoint of these processes would meet. They must not be frozen.
 	Scan(init int, pids []int) (Scan, error)
+	// Version is 10000*major + 100*minor + patch; an error when there is none that can be used.
+	Version() (int, error)
 	// Outsiders returns those of the processes that were started from outside, by exec: a checkpoint would lose them
 	// without a word. It is quick, and right for frozen processes too.
 	Outsiders(init int, pids []int) []Process

@@ -340,6 +340,19 @@ func (c *Client) Operation(ctx context.Context, id string, wait time.Duration) (
 	return out, err
 }
 
+// OperationLog copies what CRIU wrote about a migration that failed, on both hosts, to w.
+func (c *Client) OperationLog(ctx context.Context, id string, w io.Writer) error {
+	resp, err := c.do(ctx, request{route: RouteOperationLog, path: []string{id}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return c.failure(ctx, fmt.Errorf("the log broke off: %w", err))
+	}
+	return nil
+}
+
 // Doctor returns what the asked host has and lacks.
 func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	return get[[]Finding](ctx, c, RouteDoctor, nil)

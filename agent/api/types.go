@@ -40,6 +40,7 @@ const (
 	RouteOperations   = "GET /v1/operations"                   // -> []cluster.Operation
 	RouteStop         = "POST /v1/operations/{id}/stop"        // a drain or consolidation: no further move -> cluster.Operation
 	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS -> cluster.Operation, at once when final
+	RouteOperationLog = "GET /v1/operations/{id}/log"          // -> text/plain: what CRIU wrote about a migration that failed
 	RouteBlob         = "GET /v1/blobs/{digest}"               // hosts only: the template's archive, zstd
 	RouteApply        = "POST /v1/apply"                       // hosts only: a cluster command -> its result
 	RouteRead         = "GET /v1/read/{id}"                    // hosts only: a container's record, read from the leader after a barrier
@@ -191,6 +192,7 @@ type MigrateRequest struct {
 	To        string `json:"to,omitempty"`   // empty: the scheduler chooses
 	Mode      string `json:"mode,omitempty"` // live (default), offline
 	CheckOnly bool   `json:"check_only,omitempty"`
+	Force     bool   `json:"force,omitempty"` // end the sessions of exec that are in the way
 }
 
 // Verdict says whether a container can be migrated live.

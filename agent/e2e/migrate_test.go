@@ -90,6 +90,19 @@ func TestAnExecSessionBlocks(t *testing.T) {
 	if now := k.show("blocked"); now.Host != c.Host || now.State != cluster.Running || now.Operation != "" {
 		t.Errorf("the refused migration has left it %+v", now)
 	}
+	// Forced, the session is ended and the container moves.
+	forced, ended := k.command(t.Context(), "host1", "exec", "blocked", "--", "sleep", "1234"), make(chan error, 1)
+	go func() { ended <- forced.Run() }()
+	k.until("the other session runs", recovery, func() error {
+		if got := k.inside("blocked", "pidof sleep"); len(strings.Fields(got)) != 2 {
+			return fmt.Errorf("there is %q", got)
+		}
+		return nil
+	})
+	k.migrate("blocked", "--force")
+	if <-ended; forced.ProcessState.ExitCode() != 129 {
+		t.Errorf("the ended session's exit code is %d", forced.ProcessState.ExitCode())
+	}
 	end()
 	k.until("the session is over", recovery, func() error {
 		if r := k.try("migrate", "blocked", "--check-only"); r.code != 0 {

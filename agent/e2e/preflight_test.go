@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/migrate"
 	"github.com/vzcluster/vzcluster/runtime/criu"
 )
@@ -142,4 +145,70 @@ func TestThePreflightAgreesWithCRIU(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What only CRIU knows fails the dump: the container goes on where it was, the reason is CRIU's own, and its log is kept.
+func TestAFailedDumpIsExplained(t *testing.T) {
+	k := sharedLab(t)
+	c := k.run("undumpable", "busybox")
+	k.start(c, program(t, "holder"), "passed", "/tmp/ready")
+	k.until("the holder holds", recovery, func() error {
+		if got := k.inside("undumpable", "cat /tmp/ready || true"); got != "ready" {
+			return fmt.Errorf("it says %q", got)
+		}
+		return nil
+	})
+	r := k.try("migrate", "undumpable")
+	if r.code != 1 || !strings.Contains(r.stderr, "criu: ") || !strings.Contains(r.stderr, "PIDFD_THREAD") || !strings.Contains(r.stderr, "operation log") {
+		t.Errorf("the migration ended with %v", r)
+	}
+	if now := k.show("undumpable"); now.Host != c.Host || now.State != cluster.Running || now.Restarted != 0 {
+		t.Errorf("it is %s on %s, restarted %d times", now.State, now.Host, now.Restarted)
+	}
+	if got := k.inside("undumpable", "echo alive"); got != "alive" {
+		t.Errorf("it says %q", got)
+	}
+	for _, op := range ask[[]cluster.Operation](k, "operation", "list") {
+		if op.Container == c.ID {
+			if log := k.vz("operation", "log", op.ID); !strings.Contains(log, c.Host+": dump.log") || !strings.Contains(log, "PIDFD_THREAD") {
+				t.Errorf("its log is %q", log)
+			}
+		}
+	}
+}
+
+// A host whose CPU lacks what the container may use is refused before anything begins.
+func TestAnOlderCPUIsRefused(t *testing.T) {
+	k := sharedLab(t)
+	c := k.run("modern", "busybox")
+	to := k.other(c.Host)
+	if out, code := k.on(to, "sed 's/\\bsse4_2\\b//' /proc/cpuinfo > /run/cpuinfo && mount --bind /run/cpuinfo /proc/cpuinfo"); code != 0 {
+		t.Fatal(out)
+	}
+	defer func() {
+		if out, code := k.on(to, "umount /proc/cpuinfo"); code != 0 {
+			t.Error(out)
+		}
+	}()
+	k.refused(7, []string{"the CPU of " + to, "sse4_2"}, "migrate", "modern", to)
+	r := k.try("migrate", "modern", to, "--check-only", "-o", "json")
+	if r.code != 7 || !strings.Contains(r.stdout, "sse4_2") {
+		t.Errorf("the check says %v", r)
+	}
+	k.migrate("modern", k.other(c.Host, to))
+}
+
+// start puts a program into a container and has it run there, as a child of init.
+func (k *kit) start(c api.Container, path string, args ...string) {
+	k.t.Helper()
+	name := filepath.Base(path)
+	program, err := os.Open(path)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer program.Close()
+	if r := k.at("host1", program, "exec", c.Name, "--", "sh", "-c", "cat > /bin/"+name+" && chmod 755 /bin/"+name); r.code != 0 {
+		k.t.Fatal(r)
+	}
+	k.inside(c.Name, "setsid /bin/"+name+" "+strings.Join(args, " ")+" </dev/null >/dev/null 2>&1 &")
 }

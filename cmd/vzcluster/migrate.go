@@ -17,6 +17,7 @@ func migrateCommand(e *env) *cli.Command {
 		Description: "Without HOST the leader chooses. Every failure before the hand-over leaves the container running where it was.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "offline", Usage: "stop it, move it, start it"},
+			&cli.BoolFlag{Name: "force", Usage: "end the sessions of exec that are in the way, with exit code 129 (137 if they must be killed)"},
 			&cli.BoolFlag{Name: "check-only", Usage: "say whether it can be moved live, and what blocks it; change nothing"},
 		},
 		Action: e.with(1, 2, e.migrate),
@@ -24,7 +25,7 @@ func migrateCommand(e *env) *cli.Command {
 }
 
 func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error {
-	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: "live"}
+	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: "live", Force: c.Bool("force")}
 	if c.Bool("offline") {
 		r.Mode = "offline"
 	}
@@ -55,7 +56,11 @@ func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error
 // moved prints what a migration measured, or fails with its reason.
 func (e *env) moved(c *cli.Context, ct string, op cluster.Operation) error {
 	if op.Status == cluster.OpAborted {
-		return api.Errorf(api.CodeFailed, "", "the migration of %s was undone, it is still on %s: %s", ct, op.From, dash(op.Error))
+		hint := ""
+		if strings.Contains(op.Error, "criu: ") {
+			hint = "`vzcluster operation log " + op.ID + "` prints all that CRIU wrote"
+		}
+		return api.Errorf(api.CodeFailed, hint, "the migration of %s was undone, it is still on %s: %s", ct, op.From, dash(op.Error))
 	}
 	if err := opError(op, "the migration of "+ct); err != nil {
 		return err
@@ -102,6 +107,11 @@ func (e *env) verdict(c *cli.Context, ct string, v api.Verdict) error {
 			to = " to " + v.To
 		}
 		out.text = fmt.Sprintf("%s can be moved live%s\n", ct, to)
+	}
+	for _, n := range v.Notes {
+		if c.String("output") != "wide" {
+			out.text += "note: " + n + "\n"
+		}
 	}
 	if v.Blockers == nil {
 		v.Blockers = []api.Blocker{}

@@ -35,6 +35,12 @@ func operationCommand(e *env) *cli.Command {
 				}),
 			},
 			{
+				Name: "log", Usage: "print what CRIU wrote about a migration that failed, on both hosts", ArgsUsage: "ID",
+				Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
+					return cl.OperationLog(ctx, c.Args().First(), e.stdout)
+				}),
+			},
+			{
 				Name: "stop", Usage: "stop a drain or a consolidation half-way", ArgsUsage: "ID",
 				Description: "The move that is under way is finished, no other one begins.",
 				Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// Facts says what this host is like, for a container that comes from or goes to another one.
+func (e *Engine) Facts() (runtime.Facts, error) {
+	var f runtime.Facts
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return f, fmt.Errorf("read what the CPU can do: %w", err)
+	}
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return f, fmt.Errorf("read the cgroup hierarchies: %w", err)
+	}
+	f.CPU, f.Cgroups = cpuFlags(string(cpu)), hierarchies(string(groups))
+	_, err = os.Stat("/proc/self/ns/time")
+	f.Time = err == nil
+	if f.CRIU, err = e.Checkpoints.Version(); err != nil {
+		f.CRIU, f.Fault = 0, err.Error()
+	}
+	return f, nil
+}
+
+// cpuFlags are those of the first processor: "flags" on x86, "Features" on ARM.
+func cpuFlags(cpuinfo string) []string {
+	for line := range strings.Lines(cpuinfo) {
+		key, value, _ := strings.Cut(line, ":")
+		if key = strings.TrimSpace(key); key == "flags" || key == "Features" {
+			return strings.Fields(value)
+		}
+	}
+	return nil
+}
+
+// hierarchies are the cgroup hierarchies that a process is in, by their controllers.
+func hierarchies(groups string) []string {
+	var out []string
+	for line := range strings.Lines(groups) {
+		if f := strings.SplitN(line, ":", 3); len(f) == 3 {
+			controllers := strings.Split(f[1], ",")
+			slices.Sort(controllers)
+			out = append(out, strings.Join(controllers, ","))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Room is what this host has left for a container that comes.
+func (e *Engine) Room() (r runtime.Room, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.Dir, &st); err != nil {
+		return r, fmt.Errorf("read the room on the disk: %w", err)
+	}
+	r.Disk = int64(st.Bavail) * st.Bsize
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return r, fmt.Errorf("read the free memory: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "MemAvailable:" {
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			r.RAM = kib << 10
+			return r, err
+		}
+	}
+	return r, errors.New("the kernel does not say how much memory is free")
+}
+
+// Need is what a container takes with it: its private layer, and the memory of a running one.
+func (e *Engine) Need(id int) (r runtime.Room, err error) {
+	layer, err := e.Layer(id)
+	if err != nil {
+		return r, err
+	}
+	err = filepath.WalkDir(layer, func(path string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was deleted meanwhile
+		}
+		r.Disk += st.Blocks * 512
+		return err
+	})
+	if err != nil {
+		return r, fmt.Errorf("measure the private layer of container %d: %w", id, err)
+	}
+	if u, err := e.Cgroups.Usage(id); err == nil { // else it does not run
+		r.RAM = u.RAM
+	}
+	return r, nil
+}
+
+// Ready says what of this host's network is in the way of a container that comes; "" when nothing is.
+func (e *Engine) Ready(ctx context.Context, nic runtime.NIC) (string, error) {
+	return e.Network.Ready(ctx, nic)
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/migrate"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -45,15 +46,24 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 		keep := a.Config().Keep
 		shelf := &migrate.Shelf{Store: engine, For: time.Duration(keep.Minutes) * time.Minute, Disk: int64(keep.Disk), Log: a.Log()}
 		mv, disk := &mover{a: a, engine: engine, shelf: shelf}, hook.Disk(migrate.LocalDisk{})
-		source := &migrate.Source{Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Dial: mv.dial, Spec: a.Spec}
+		source := &migrate.Source{
+			Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: memory.Reader{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
+			Dial: mv.dial, Spec: a.Spec,
+		}
 		target := &migrate.Target{
-			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(), Spec: mv.spec,
+			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
+			Spec: mv.spec,
 		}
 		source.Shelf, target.Shelf = shelf, shelf
 		source.Offer, source.EndSessions, target.Unfit = mv.Offer, engine.EndSessions, mv.Unfit
 		mv.moves = migrate.NewMover(a, source, target)
 		return mv
 	}
+}
+
+// openPages opens the store for a container's memory below its images folder.
+func openPages(images string, charge func(bytes int64) error) (migrate.PageStore, error) {
+	return memory.Open(images, charge)
 }
 
 func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, error) {

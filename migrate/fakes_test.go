@@ -1,10 +1,13 @@
 package migrate
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -227,7 +231,44 @@ func (a *agent) Thaw(context.Context, runtime.Spec) error {
 
 func (a *agent) PIDs(int) ([]int, error) { defer a.enter()(); return []int{1}, nil }
 
-func (a *agent) Checkpoint(_ runtime.Spec, _, images string, _ func(io.ReadWriter) error, ready func()) error {
+// page is the container's memory.
+func (a *agent) page() []byte {
+	defer a.enter()()
+	return append([]byte(a.here().memory), make([]byte, memory.PageSize-len(a.here().memory))...)
+}
+
+// Round is one over a memory of one page.
+func (a *agent) Round(_ context.Context, _ []int, visit memory.Visit) error {
+	return visit(memory.ProcessSpace(1), 16, a.page())
+}
+
+// sendPages speaks for CRIU.
+func (a *agent) sendPages(take func(io.ReadWriter) error) error {
+	ours, theirs := net.Pipe()
+	taken := make(chan error, 1)
+	go func() { taken <- take(theirs) }()
+	say := func(cmd uint32, pages uint64) {
+		b := binary.NativeEndian.AppendUint64(nil, uint64(cmd))
+		b = binary.NativeEndian.AppendUint64(b, pages)
+		b = binary.NativeEndian.AppendUint64(b, 16*memory.PageSize)
+		_, _ = ours.Write(binary.NativeEndian.AppendUint64(b, uint64(memory.ProcessSpace(1))))
+	}
+	const open, add, present, end = 4, 6, 4 << 16, 0x1024
+	say(open, 0)
+	_, _ = io.ReadFull(ours, make([]byte, 1))
+	say(add|present, 1)
+	_, _ = ours.Write(a.page())
+	say(end, 0)
+	_, _ = io.ReadFull(ours, make([]byte, 4))
+	return <-taken
+}
+
+func (a *agent) Checkpoint(_ runtime.Spec, _, images string, pages func(io.ReadWriter) error, ready func()) error {
+	if pages != nil {
+		if err := a.sendPages(pages); err != nil {
+			return err
+		}
+	}
 	defer a.enter()()
 	c := a.here()
 	if !c.running || !c.frozen {
@@ -239,7 +280,7 @@ func (a *agent) Checkpoint(_ runtime.Spec, _, images string, _ func(io.ReadWrite
 		}
 		return errors.New("criu: an inotify watch cannot be dumped")
 	}
-	if err := os.WriteFile(filepath.Join(images, "pages-1.img"), []byte(c.memory), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(images, "inventory.img"), nil, 0o600); err != nil {
 		return err
 	}
 	if a.w.thawDump {
@@ -296,10 +337,15 @@ func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error 
 		a.w.badOnce = false
 		return errors.New("criu: Can't restore an inotify watch")
 	}
-	b, err := os.ReadFile(filepath.Join(images, "pages-1.img"))
+	// What the dump has not brought was there before.
+	b, err := os.ReadFile(filepath.Join(images, "pages-2.img"))
+	if err == nil && len(b) == 0 {
+		b, err = os.ReadFile(filepath.Join(images, "parent0", "pages-1.img"))
+	}
 	if err != nil {
 		return err
 	}
+	b = bytes.TrimRight(b, "\x00")
 	*a.here() = copyOf{running: true, frozen: true, memory: string(b), layer: a.here().layer}
 	return nil
 }

@@ -36,6 +36,12 @@ func (b *budget) take(size int64) error {
 	return nil
 }
 
+// charge takes room for memory that is no file of its own.
+func (b *budget) charge(bytes int64) error {
+	b.files++
+	return b.take(bytes)
+}
+
 // sendImages sends every image of a checkpoint.
 func sendImages(s *stream, disk Disk, dir string) error {
 	folder, err := disk.Open(dir, os.O_RDONLY, 0)

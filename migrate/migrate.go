@@ -100,6 +100,7 @@ const (
 	PointSourceHello     Point = "source.hello"
 	PointSourceCopy      Point = "source.copy"
 	PointSourcePrepare   Point = "source.prepare"
+	PointSourceMemory    Point = "source.memory"
 	PointSourceFreeze    Point = "source.freeze"
 	PointSourceFrozen    Point = "source.frozen"
 	PointSourceDump      Point = "source.dump"
@@ -122,6 +123,7 @@ const (
 	PointTargetHello     Point = "target.hello"
 	PointTargetCopy      Point = "target.copy"
 	PointTargetPrepare   Point = "target.prepare"
+	PointTargetMemory    Point = "target.memory"
 	PointTargetDelta     Point = "target.delta"
 	PointTargetImages    Point = "target.images"
 	PointTargetRestore   Point = "target.restore"
@@ -151,10 +153,10 @@ const (
 // Points lists the points that every live migration without a fault passes.
 func Points() []Point {
 	return []Point{
-		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
+		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceMemory, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
 		PointSourceDelta, PointSourceImages, PointSourceAssert, PointSourceAllow, PointSourceResumed, PointSourceEnd,
 		PointSourceFinish, PointSourceFinished, PointTargetHello, PointTargetCleared, PointTargetCopy, PointTargetPrepare,
-		PointTargetPrepared, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetHeld, PointTargetCommit,
+		PointTargetPrepared, PointTargetMemory, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetHeld, PointTargetCommit,
 		PointTargetCommitted, PointTargetResuming, PointTargetResumed, PointTargetTold, PointTargetSynced,
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/migrate/transfer"
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -66,7 +67,7 @@ func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
 
 func (r *run) source(a *agent) *Source {
 	return &Source{
-		Host: a, Ledger: a, Copy: Layers{}, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Host: a, Ledger: a, Copy: Layers{}, Memory: a, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
 			if r.conn == nil {
 				return nil, errors.New("connection refused")
@@ -76,9 +77,13 @@ func (r *run) source(a *agent) *Source {
 	}
 }
 
+func openPages(images string, charge func(int64) error) (PageStore, error) {
+	return memory.Open(images, charge)
+}
+
 func (r *run) target(a *agent) *Target {
 	return &Target{
-		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Memory: openPages, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		Spec: func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
 	}
 }
@@ -208,7 +213,7 @@ func TestMigration(t *testing.T) {
 			if r.container().Host != "b" {
 				t.Fatal("the container did not move")
 			}
-			onlyLive := []Point{PointTargetPrepare, PointTargetPrepared, PointTargetImages, PointTargetResuming}
+			onlyLive := []Point{PointTargetPrepare, PointTargetMemory, PointTargetPrepared, PointTargetImages, PointTargetResuming}
 			for _, p := range Points() {
 				if !seen[p] && (mode == cluster.ModeLive || !slices.Contains(onlyLive, p)) {
 					t.Errorf("the point %s was not passed", p)

@@ -23,6 +23,7 @@ type Source struct {
 	Dir    string // on it, for checkpoints: Dir/<operation>
 	Hook   Hook
 	Log    *slog.Logger
+	Memory Memory // nil: it crosses the wire only when the container stands still
 	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
 	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.
@@ -58,6 +59,7 @@ type move struct {
 	frozen  time.Time     // when the freeze began; zero: not yet
 	offset  time.Duration // the target's clock minus ours
 	held    runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
+	rounds  *rounds       // over the memory; nil: none
 }
 
 // Run carries a migration out, from the first message to the released lock. It returns nil when the container runs on
@@ -130,6 +132,7 @@ func (m *move) untilAllowed(ctx context.Context) error {
 		{PointSourcePreflight, "preflight", m.preflight},
 		{"", "", m.copyOver},
 		{PointSourcePrepare, "prepare", m.prepare},
+		{PointSourceMemory, "memory", m.copyMemory},
 		{PointSourceFreeze, "freeze", m.freeze},
 		{PointSourceFrozen, "dump", m.checkpoint},
 		{PointSourceAssert, "assert", m.assert},
@@ -251,7 +254,7 @@ func (m *move) checkpoint(ctx context.Context) error {
 	}()
 	err := errors.Join(m.outsiders(), m.Hook.at(PointSourceDelta, m.op.ID))
 	if err == nil {
-		_, err = m.pass(passing, true)
+		err = m.lastPass(passing)
 	}
 	if err != nil {
 		dumped := <-dump // CRIU is never interrupted
@@ -269,6 +272,11 @@ func (m *move) checkpoint(ctx context.Context) error {
 			return dumped
 		}
 		dump <- nil
+	}
+	if m.rounds != nil {
+		if err := <-m.rounds.taken; err != nil {
+			return errors.Join(err, <-dump)
+		}
 	}
 	err = m.Hook.at(PointSourceImages, m.op.ID)
 	if err == nil && m.live {
@@ -293,7 +301,7 @@ func (m *move) dump(ctx context.Context, complete chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	return m.Host.Checkpoint(m.spec, root, m.images, nil, func() { close(complete) })
+	return m.Host.Checkpoint(m.spec, root, m.images, m.pages(), func() { close(complete) })
 }
 
 // assert reads the frozen state back: a CRIU that was killed may have thawed the container, and what it did since

@@ -27,6 +27,7 @@ const (
 	msgError                    // target: errorMsg, the last frame
 	msgChunk                    // a part of a bulk transfer; an empty one ends it
 	msgHeld                     // source: frames for the container that came meanwhile; an empty one ends them
+	msgMemory                   // source: passMsg, chunks of one pass over the memory follow; target: msgPassDone, but not to the last
 )
 
 // maxFrame bounds what a peer can make us allocate.

@@ -23,6 +23,8 @@ type Target struct {
 	Host   TargetHost
 	Ledger Ledger
 	Copy   Copier
+	// Memory opens the store for pages in an images folder. Charge is asked before room is taken; an error refuses it.
+	Memory func(images string, charge func(bytes int64) error) (PageStore, error)
 	Disk   Disk
 	Dir    string // on it, for checkpoints and journals
 	Hook   Hook
@@ -45,6 +47,7 @@ type arrival struct {
 	have    *transfer.Manifest // the layer as it came
 	session string             // names it
 	passes  int                // of it that are complete
+	pages   PageStore          // nil: none came yet
 	journal journal
 	clock   *stopwatch
 	asked   bool       // for the commit
@@ -64,6 +67,7 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 		a.explain(conn, err)
 		return err
 	}
+	defer a.closePages()
 	if err := a.receive(ctx); err != nil {
 		_ = a.mounted() // nothing is taken away while it is being made
 		a.explain(conn, err)
@@ -181,6 +185,8 @@ func (a *arrival) receive(ctx context.Context) error {
 			err = a.pass(ctx, body)
 		case msgClock:
 			err = a.s.send(msgClock, clockMsg{time.Now().UnixNano()})
+		case msgMemory:
+			err = a.memory(body, &room)
 		case msgPrepare:
 			err = a.prepare(ctx)
 		case msgImage:

@@ -24,10 +24,9 @@ func free(int64) error { return nil }
 func newStore(t *testing.T, charge func(int64) error) (*Store, string) {
 	t.Helper()
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	s, err := Open(dir, charge)
 	must(t, err)
-	s := NewStore(root, charge)
-	t.Cleanup(func() { s.Close(); root.Close() })
+	t.Cleanup(func() { s.Close() })
 	return s, dir
 }
 

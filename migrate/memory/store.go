@@ -48,9 +48,13 @@ func slotOf(level int, place uint32) slot { return slot(uint32(level+1)<<placeBi
 func (s slot) level() int                 { return int(s>>placeBits) - 1 }
 func (s slot) place() uint32              { return uint32(s) & maxPlace }
 
-// NewStore returns a store that writes into the images directory. Charge is asked before room is taken.
-func NewStore(images *os.Root, charge func(bytes int64) error) *Store {
-	return &Store{dir: images, charge: charge, where: map[Space]*table[slot]{}, buf: make([]byte, maxRun*PageSize)}
+// Open returns a store that writes into the images directory. Charge is asked before room is taken.
+func Open(images string, charge func(bytes int64) error) (*Store, error) {
+	dir, err := os.OpenRoot(images)
+	if err != nil {
+		return nil, fmt.Errorf("keep memory: %w", err)
+	}
+	return &Store{dir: dir, charge: charge, where: map[Space]*table[slot]{}, buf: make([]byte, maxRun*PageSize)}, nil
 }
 
 func levelName(i int) string { return fmt.Sprintf("parent%d", i) }
@@ -140,7 +144,7 @@ func (s *Store) sealSpace(l *level, at int, space Space, t *table[slot]) error {
 
 // Close closes the directories.
 func (s *Store) Close() error {
-	var errs []error
+	errs := []error{s.dir.Close()}
 	for _, l := range s.levels {
 		errs = append(errs, l.dir.Close())
 	}

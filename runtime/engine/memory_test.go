@@ -39,10 +39,9 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 
 	images := filepath.Join(h.dir, "images")
 	must(t, os.Mkdir(images, 0o755))
-	dir, err := os.OpenRoot(images)
+	send := memory.NewSender()
+	store, err := memory.Open(images, func(int64) error { return nil })
 	must(t, err)
-	defer dir.Close()
-	send, store := memory.NewSender(), memory.NewStore(dir, func(int64) error { return nil })
 	defer store.Close()
 	var first int64
 	for range 2 {

@@ -48,7 +48,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 		mv, disk := &mover{a: a, engine: engine, shelf: shelf}, hook.Disk(migrate.LocalDisk{})
 		source := &migrate.Source{
 			Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: memory.Reader{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
-			Dial: mv.dial, Spec: a.Spec,
+			Dial: mv.dial, Spec: a.Spec, LastMove: func(container int) *cluster.MoveResult { return a.State().LastMove(container) },
 		}
 		target := &migrate.Target{
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),

@@ -27,7 +27,7 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	}
 	if req.CheckOnly {
 		mode := cluster.ModeOffline
-		if c.State == cluster.Running && req.Mode != cluster.ModeOffline {
+		if c.State == cluster.Running && req.Mode != cluster.ModeOffline && req.Mode != cluster.ModeNearLive {
 			mode = cluster.ModeLive
 		}
 		v, err := m.check(r.Context(), c, to, mode)
@@ -40,20 +40,47 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	if c.State != cluster.Running && !resting {
 		return nil, api.Errorf(api.CodeConflict, "try again when it runs or is stopped", "%s is %s", c.Ref(), c.State)
 	}
-	switch {
-	case resting && (req.Mode == "" || req.Mode == cluster.ModeLive):
-		req.Mode = cluster.ModeOffline // there is nothing to keep alive
-	case req.Mode == "":
-		req.Mode = cluster.ModeLive
+	if req.Mode, err = m.mode(r.Context(), c, to, req, resting); err != nil {
+		return nil, err
 	}
 	if err := m.refuseBlocked(r.Context(), c, to, req); err != nil {
 		return nil, err
 	}
-	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode, Force: req.Force})
+	if resting {
+		req.MaxDowntimeMS = 0 // there is nothing that could be down
+	}
+	op, err := m.beginMigration(r.Context(), c, cluster.Operation{ID: newOperationID(), To: to, Mode: req.Mode, Force: req.Force, MaxDowntimeMS: req.MaxDowntimeMS})
 	if err != nil {
 		return nil, err
 	}
 	return op, nil
+}
+
+// mode chooses a migration's mode: what the user wants, or live if nothing is in the way of it.
+func (m *member) mode(ctx context.Context, c *cluster.Container, to string, req api.MigrateRequest, resting bool) (string, error) {
+	mode := req.Mode
+	switch {
+	case resting:
+		return cluster.ModeOffline, nil // there is nothing to keep alive
+	case mode == "":
+		mode = cluster.ModeLive
+	case mode == api.ModeAuto:
+		mode = cluster.ModeLive
+		if req.MaxDowntimeMS > 0 { // no other mode can promise one
+			break
+		}
+		v, err := m.check(ctx, c, to, mode)
+		if err != nil {
+			return "", err
+		}
+		if !v.OK {
+			mode = cluster.ModeNearLive
+		}
+	}
+	if mode != cluster.ModeLive && req.MaxDowntimeMS > 0 {
+		return "", api.Errorf(api.CodeRefused, "", "%s cannot be moved %s within a downtime: it is stopped and started anew, which takes as long as its services need", c.Ref(), mode)
+	}
+	return mode, nil
 }
 
 // check asks a container's owner what would be in the way of a live migration, and the target whether it could take it.

@@ -133,7 +133,7 @@ func unblock(snap scheduler.Snapshot) map[int]string {
 func markOffline(moves []cluster.Move, blocked map[int]string) {
 	for i := range moves {
 		if why := blocked[moves[i].Container]; why != "" {
-			moves[i].Mode = cluster.ModeOffline
+			moves[i].Mode = cluster.ModeNearLive
 			moves[i].Why += "; it is stopped for that: " + why
 		}
 	}
@@ -308,8 +308,10 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reas
 			return "", nil // nothing is left to move
 		}
 		mode := cluster.ModeLive
-		if ct.State != cluster.Running || move.Mode == cluster.ModeOffline {
+		if ct.State != cluster.Running {
 			mode = cluster.ModeOffline
+		} else if move.Mode != "" {
+			mode = move.Mode
 		}
 		// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.
 		migration = fmt.Sprintf("%s-%d", plan.ID, i)

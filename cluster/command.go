@@ -165,6 +165,7 @@ type CommitMigration struct{ Operation string }
 type AbortMigration struct {
 	Operation string
 	Reason    string
+	Refused   bool // nothing had been frozen, or the wanted longest downtime was over
 	At        time.Time
 }
 

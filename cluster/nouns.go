@@ -145,17 +145,21 @@ type Operation struct {
 	Generation uint64          `json:"generation,omitempty"` // migrate: the generation that is handed over
 	From       string          `json:"from,omitempty"`
 	To         string          `json:"to,omitempty"`
-	Mode       string          `json:"mode,omitempty"`  // migrate: live or offline
-	Force      bool            `json:"force,omitempty"` // migrate: sessions of exec are ended for it
-	Parent     string          `json:"parent,omitempty"`
-	Host       string          `json:"host,omitempty"`  // drain
-	Steps      []Move          `json:"steps,omitempty"` // drain, consolidate: the plan
-	Width      int             `json:"width,omitempty"` // drain, consolidate: moves at once; 0 is taken as 1
-	Error      string          `json:"error,omitempty"`
-	Started    time.Time       `json:"started"`
-	Ended      time.Time       `json:"ended,omitzero"`
-	Result     *MoveResult     `json:"result,omitempty"`
-	Restarted  bool            `json:"restarted,omitempty"` // migrate: a fault cost the memory, and the container counts it
+	Mode       string          `json:"mode,omitempty"` // migrate: one of Modes
+	// MaxDowntimeMS is the longest blackout that is wanted, zero for any: refused when more is predicted, aborted when it is
+	// over before the commit.
+	MaxDowntimeMS int64       `json:"max_downtime_ms,omitempty"`
+	Force         bool        `json:"force,omitempty"` // migrate: sessions of exec are ended for it
+	Parent        string      `json:"parent,omitempty"`
+	Host          string      `json:"host,omitempty"`  // drain
+	Steps         []Move      `json:"steps,omitempty"` // drain, consolidate: the plan
+	Width         int         `json:"width,omitempty"` // drain, consolidate: moves at once; 0 is taken as 1
+	Error         string      `json:"error,omitempty"`
+	Refused       bool        `json:"refused,omitempty"` // aborted by a preflight or a policy, not by a fault
+	Started       time.Time   `json:"started"`
+	Ended         time.Time   `json:"ended,omitzero"`
+	Result        *MoveResult `json:"result,omitempty"`
+	Restarted     bool        `json:"restarted,omitempty"` // migrate: a fault cost the memory, and the container counts it
 }
 
 // Final reports whether the operation has ended.
@@ -185,6 +189,10 @@ type MoveResult struct {
 	Bytes      int64   `json:"bytes"`
 	Phases     []Phase `json:"phases"`
 	Restarted  bool    `json:"restarted,omitempty"` // a fault cost the memory: started again from disk
+
+	PredictedMS   float64 `json:"predicted_ms,omitempty"`    // blackout, just before the freeze
+	FixedMS       float64 `json:"fixed_ms,omitempty"`        // the part of the blackout that does not depend on the memory's size
+	MaxDowntimeMS int64   `json:"max_downtime_ms,omitempty"` // that was wanted
 }
 
 // Phase is one timed part of a migration.

@@ -1,15 +1,24 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // keptOperations is how many ended operations are remembered.
 const keptOperations = 200
 
-// Modes of a migration.
+// Modes of a migration. Near-live and offline end the processes and start the container on the target from its disk:
+// near-live while most of the layer is there already, offline before anything is copied.
 const (
-	ModeLive    = "live"
-	ModeOffline = "offline"
+	ModeLive     = "live"
+	ModeNearLive = "near-live"
+	ModeOffline  = "offline"
 )
+
+// Modes lists them.
+func Modes() []string { return []string{ModeLive, ModeNearLive, ModeOffline} }
 
 func (c BeginMigration) apply(s *State) (any, error) {
 	op := c.Operation
@@ -19,8 +28,11 @@ func (c BeginMigration) apply(s *State) (any, error) {
 	if op.Mode == "" {
 		op.Mode = ModeLive
 	}
-	if op.Mode != ModeLive && op.Mode != ModeOffline {
-		return nil, Refuse(ErrInvalid, "%q is no mode of migration; use %s or %s", op.Mode, ModeLive, ModeOffline)
+	if !slices.Contains(Modes(), op.Mode) {
+		return nil, Refuse(ErrInvalid, "%q is no mode of migration; use %s", op.Mode, strings.Join(Modes(), ", "))
+	}
+	if op.MaxDowntimeMS < 0 || op.MaxDowntimeMS > 0 && op.Mode != ModeLive {
+		return nil, Refuse(ErrInvalid, "a longest downtime can only be kept by a %s migration", ModeLive)
 	}
 	old, err := s.owned(op.Container, op.From, op.Generation)
 	if err != nil {
@@ -106,7 +118,7 @@ func (c AbortMigration) apply(s *State) (any, error) {
 		return nil, Refuse(ErrStale, "the migration %s of container %d is %s; it cannot be aborted any more", old.ID, old.Container, old.Status)
 	}
 	op := *old
-	op.Status, op.Error, op.Ended = OpAborted, c.Reason, c.At
+	op.Status, op.Error, op.Ended, op.Refused = OpAborted, c.Reason, c.At, c.Refused
 	s.unlock(&op, nil)
 	s.end(&op)
 	return &op, nil

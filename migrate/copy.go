@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/migrate/transfer"
 )
 
@@ -146,6 +147,11 @@ func (m *move) passDone() error {
 }
 
 func (m *move) copyWhileRunning(ctx context.Context) error {
+	if m.op.Mode == cluster.ModeOffline { // nothing is copied while it runs
+		if err := m.freeze(ctx); err != nil {
+			return err
+		}
+	}
 	for range maxPasses {
 		n, err := m.pass(ctx, false)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -49,7 +50,9 @@ func (l *ClusterLedger) Commit(ctx context.Context, operation string) (Fate, err
 func (l *ClusterLedger) Abort(ctx context.Context, operation, reason string) (Fate, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	_, err := l.Cluster.Apply(ctx, cluster.AbortMigration{Operation: operation, Reason: reason, At: time.Now().UTC()})
+	_, err := l.Cluster.Apply(ctx, cluster.AbortMigration{
+		Operation: operation, Reason: reason, Refused: strings.HasPrefix(reason, ErrRefused.Error()), At: time.Now().UTC(),
+	})
 	if err == nil {
 		return Aborted, nil
 	}

@@ -101,6 +101,7 @@ const (
 	PointSourceCopy      Point = "source.copy"
 	PointSourcePrepare   Point = "source.prepare"
 	PointSourceMemory    Point = "source.memory"
+	PointSourcePredict   Point = "source.predict"
 	PointSourceFreeze    Point = "source.freeze"
 	PointSourceFrozen    Point = "source.frozen"
 	PointSourceDump      Point = "source.dump"
@@ -153,7 +154,7 @@ const (
 // Points lists the points that every live migration without a fault passes.
 func Points() []Point {
 	return []Point{
-		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceMemory, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
+		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceMemory, PointSourcePredict, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
 		PointSourceDelta, PointSourceImages, PointSourceAssert, PointSourceAllow, PointSourceResumed, PointSourceEnd,
 		PointSourceFinish, PointSourceFinished, PointTargetHello, PointTargetCleared, PointTargetCopy, PointTargetPrepare,
 		PointTargetPrepared, PointTargetMemory, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetHeld, PointTargetCommit,

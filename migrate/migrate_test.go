@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,15 +30,32 @@ type run struct {
 	sourceDone chan error
 	targetDone chan error
 	hook       Hook
+	last       *cluster.MoveResult // what the container's last move measured
+	hungUp     chan struct{}       // closed with the source's end of the connection
 }
 
-func newRun(t *testing.T, mode string) *run {
+// hangUp tells of the end of a connection.
+type hangUp struct {
+	net.Conn
+	once sync.Once
+	tell chan struct{}
+}
+
+func (h *hangUp) Close() error {
+	h.once.Do(func() { close(h.tell) })
+	return h.Conn.Close()
+}
+
+func newRun(t *testing.T, mode string) *run { return newRunWithin(t, mode, 0) }
+
+// newRunWithin is a migration with a longest downtime.
+func newRunWithin(t *testing.T, mode string, most time.Duration) *run {
 	r := &run{
 		world: newWorld(t), dirs: map[string]string{"a": t.TempDir(), "b": t.TempDir()}, agents: map[string]*agent{},
 		sourceDone: make(chan error, 1), targetDone: make(chan error, 1),
 	}
 	r.must(cluster.BeginMigration{Operation: cluster.Operation{
-		ID: operation, Kind: cluster.OpMigrate, Container: ctid, Generation: r.container().Generation, From: "a", To: "b", Mode: mode, Started: time.Unix(5, 0),
+		ID: operation, Kind: cluster.OpMigrate, Container: ctid, Generation: r.container().Generation, From: "a", To: "b", Mode: mode, Started: time.Unix(5, 0), MaxDowntimeMS: most.Milliseconds(),
 	}})
 	r.agents["a"], r.agents["b"] = r.newAgent("a"), r.newAgent("b")
 	return r
@@ -68,6 +86,7 @@ func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
 func (r *run) source(a *agent) *Source {
 	return &Source{
 		Host: a, Ledger: a, Copy: Layers{}, Memory: a, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		LastMove: func(int) *cluster.MoveResult { return r.last },
 		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
 			if r.conn == nil {
 				return nil, errors.New("connection refused")
@@ -91,7 +110,8 @@ func (r *run) target(a *agent) *Target {
 // start lets both sides work.
 func (r *run) start(ctx context.Context) {
 	ours, theirs := connect(r.t)
-	r.conn = ours
+	r.hungUp = make(chan struct{})
+	r.conn = &hangUp{Conn: ours, tell: r.hungUp}
 	go func() {
 		r.targetDone <- r.target(r.agents["b"]).Serve(ctx, theirs, "a", func(string) error { return nil })
 	}()

@@ -39,6 +39,8 @@ type rounds struct {
 	took time.Duration // for the first round, in which all of it was sent
 	all  int64         // bytes of the first round
 
+	lastTook time.Duration // for the last round
+
 	wire  sync.Mutex // held while something is sent that must not be interrupted, when the container stands still
 	taken chan error // what became of the last pass
 }
@@ -56,7 +58,7 @@ func (m *move) copyMemory(ctx context.Context) error {
 			return fmt.Errorf("copy the memory of container %d: %w", m.spec.ID, err)
 		}
 		s := m.rounds.send.Stats()
-		m.rounds.rest, m.rounds.size = s.Bytes, int64(s.Pages)*memory.PageSize
+		m.rounds.rest, m.rounds.size, m.rounds.lastTook = s.Bytes, int64(s.Pages)*memory.PageSize, time.Since(began)
 		if i == 0 {
 			m.rounds.all, m.rounds.took = s.Bytes, time.Since(began)
 			continue

@@ -32,6 +32,8 @@ type Source struct {
 	Offer func(id int, live bool) (Offer, error)
 	// EndSessions ends what exec has started in a container, for a migration that was forced; nil: it is in the way.
 	EndSessions func(ctx context.Context, id int) error
+	// LastMove returns what a container's last move measured, nil if it never moved.
+	LastMove func(container int) *cluster.MoveResult
 }
 
 // Passes over the layer are made while the container runs, until one moves so little that the pause is short.
@@ -60,6 +62,9 @@ type move struct {
 	offset  time.Duration // the target's clock minus ours
 	held    runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
 	rounds  *rounds       // over the memory; nil: none
+
+	predicted prediction
+	deadline  deadline
 }
 
 // Run carries a migration out, from the first message to the released lock. It returns nil when the container runs on
@@ -88,7 +93,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	if err := m.untilAllowed(ctx); err != nil {
 		m.hangUp()
 		src.Shelf.put(op.Container, m.common)
-		err = src.GiveUp(ctx, op, spec, err)
+		err = src.GiveUp(ctx, op, spec, m.inTime(err))
 		if kept := keepLog(src.Disk, src.Dir, op.ID, dumpLog); kept != nil { // only now: nothing slow may stand before the thaw
 			src.Log.Warn("the log of a failed checkpoint is lost", "operation", op.ID, "error", kept)
 		}
@@ -96,7 +101,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	}
 	// The target may commit now: whatever happens, only the ledger knows how it ended.
 	var resumed resumedMsg
-	if err := m.s.expect(msgResumed, &resumed, op.To); err != nil {
+	if err := m.inTime(m.s.expect(msgResumed, &resumed, op.To)); err != nil {
 		return src.GiveUp(ctx, op, spec, err)
 	}
 	if err := m.handHeld(); err != nil {
@@ -133,6 +138,7 @@ func (m *move) untilAllowed(ctx context.Context) error {
 		{"", "", m.copyOver},
 		{PointSourcePrepare, "prepare", m.prepare},
 		{PointSourceMemory, "memory", m.copyMemory},
+		{PointSourcePredict, "", m.predict},
 		{PointSourceFreeze, "freeze", m.freeze},
 		{PointSourceFrozen, "dump", m.checkpoint},
 		{PointSourceAssert, "assert", m.assert},
@@ -223,9 +229,13 @@ func (m *move) prepare(context.Context) error {
 	return m.compareClocks()
 }
 
-// freeze stops the container's processes; in an offline migration they are ended.
+// freeze stops the container's processes; in an offline or near-live migration they are ended.
 func (m *move) freeze(ctx context.Context) error {
+	if !m.frozen.IsZero() {
+		return nil // it was stopped before the copy
+	}
 	m.frozen = time.Now()
+	m.watch(ctx)
 	if m.live {
 		err := m.Host.Freeze(ctx, m.spec.ID)
 		if err == nil {
@@ -320,7 +330,12 @@ func (m *move) assert(ctx context.Context) error {
 	return nil
 }
 
-func (m *move) allow(context.Context) error { return m.s.send(msgAllow, struct{}{}) }
+func (m *move) allow(context.Context) error {
+	m.deadline.mu.Lock()
+	m.deadline.allowed = true
+	m.deadline.mu.Unlock()
+	return m.s.send(msgAllow, struct{}{})
+}
 
 // finish ends the source after the commit was read back, waits until the target has the layer on disk, and releases
 // the lock. Nothing in here can lead back.
@@ -356,10 +371,11 @@ func (m *move) result(resumed resumedMsg) cluster.MoveResult {
 		TotalMS: milliseconds(m.clock.total()), Phases: m.clock.phases(),
 	}
 	if !m.running {
-		r.Mode = cluster.ModeOffline
+		r.Mode = cluster.ModeOffline // there was nothing to keep alive
 	} else {
 		r.BlackoutMS = milliseconds(time.Unix(0, resumed.Clock).Add(-m.offset).Sub(m.frozen))
 	}
+	m.budgeted(&r)
 	for _, p := range resumed.Phases {
 		r.Phases = append(r.Phases, cluster.Phase{Name: "target " + p.Name, MS: p.MS})
 	}

@@ -189,11 +189,17 @@ type ActionRequest struct {
 
 // MigrateRequest moves a container.
 type MigrateRequest struct {
-	To        string `json:"to,omitempty"`   // empty: the scheduler chooses
-	Mode      string `json:"mode,omitempty"` // live (default), offline
-	CheckOnly bool   `json:"check_only,omitempty"`
-	Force     bool   `json:"force,omitempty"` // end the sessions of exec that are in the way
+	To   string `json:"to,omitempty"`   // empty: the scheduler chooses
+	Mode string `json:"mode,omitempty"` // live (default), near-live, offline, auto
+	// MaxDowntimeMS is the longest downtime that is wanted, zero for any: the migration is refused when more is predicted,
+	// and given up when it is over before the hand-over.
+	MaxDowntimeMS int64 `json:"max_downtime_ms,omitempty"`
+	CheckOnly     bool  `json:"check_only,omitempty"`
+	Force         bool  `json:"force,omitempty"` // end the sessions of exec that are in the way
 }
+
+// ModeAuto has the leader choose: live, or near-live where something is in the way of it.
+const ModeAuto = "auto"
 
 // Verdict says whether a container can be migrated live.
 type Verdict struct {

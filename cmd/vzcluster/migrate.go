@@ -16,7 +16,9 @@ func migrateCommand(e *env) *cli.Command {
 		Name: "migrate", Usage: "move a container to another host while it runs", ArgsUsage: "CT [HOST]",
 		Description: "Without HOST the leader chooses. Every failure before the hand-over leaves the container running where it was.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "offline", Usage: "stop it, move it, start it"},
+			&cli.StringFlag{Name: "mode", Value: "live", Usage: "live; near-live (copy it while it runs, stop it, start it there); offline (stop it, copy it, start it); auto (live, or near-live where something is in the way)"},
+			&cli.BoolFlag{Name: "offline", Usage: "the same as --mode offline"},
+			&cli.DurationFlag{Name: "max-downtime", Usage: "refuse the move when more is predicted, and give it up when that is over before the hand-over"},
 			&cli.BoolFlag{Name: "force", Usage: "end the sessions of exec that are in the way, with exit code 129 (137 if they must be killed)"},
 			&cli.BoolFlag{Name: "check-only", Usage: "say whether it can be moved live, and what blocks it; change nothing"},
 		},
@@ -25,7 +27,10 @@ func migrateCommand(e *env) *cli.Command {
 }
 
 func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error {
-	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: "live", Force: c.Bool("force")}
+	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: c.String("mode"), MaxDowntimeMS: c.Duration("max-downtime").Milliseconds(), Force: c.Bool("force")}
+	if c.IsSet("max-downtime") && r.MaxDowntimeMS <= 0 {
+		return api.Errorf(api.CodeUsage, "", "--max-downtime must be at least 1ms")
+	}
 	if c.Bool("offline") {
 		r.Mode = "offline"
 	}
@@ -55,6 +60,9 @@ func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error
 
 // moved prints what a migration measured, or fails with its reason.
 func (e *env) moved(c *cli.Context, ct string, op cluster.Operation) error {
+	if op.Status == cluster.OpAborted && op.Refused {
+		return api.Errorf(api.CodeRefused, "", "%s is still on %s and runs: %s", ct, op.From, dash(op.Error))
+	}
 	if op.Status == cluster.OpAborted {
 		hint := ""
 		if strings.Contains(op.Error, "criu: ") {
@@ -89,7 +97,11 @@ func movedText(ct string, r cluster.MoveResult) string {
 	if !hadBlackout(r) {
 		return fmt.Sprintf("%s is on %s now (it is stopped)\n", ct, r.To)
 	}
-	return fmt.Sprintf("%s: %s -> %s, longest silence %s, %s in all, %s sent\n", ct, r.From, r.To, ms(r.BlackoutMS), long(r.TotalMS), cluster.Bytes(r.Bytes))
+	over := ""
+	if r.MaxDowntimeMS > 0 && r.BlackoutMS > float64(r.MaxDowntimeMS) {
+		over = fmt.Sprintf(" (at most %s were wanted; the hand-over had come first)", ms(float64(r.MaxDowntimeMS)))
+	}
+	return fmt.Sprintf("%s: %s -> %s, longest silence %s%s, %s in all, %s sent\n", ct, r.From, r.To, ms(r.BlackoutMS), over, long(r.TotalMS), cluster.Bytes(r.Bytes))
 }
 
 // verdict prints a preflight; a container that can't be moved is a refusal.

@@ -55,13 +55,13 @@ func TestVerdictsAreKeptAndPlannedWith(t *testing.T) {
 	}
 	plan, err := h.Drain(t.Context(), c.Host, api.PlanRequest{DryRun: true, Offline: true})
 	must(t, err)
-	if len(plan.Steps) != 1 || plan.Steps[0].Mode != cluster.ModeOffline || !strings.Contains(plan.Steps[0].Why, "dockerd") {
+	if len(plan.Steps) != 1 || plan.Steps[0].Mode != cluster.ModeNearLive || !strings.Contains(plan.Steps[0].Why, "dockerd") {
 		t.Errorf("with offline moves the plan is %+v", plan.Steps)
 	}
 	op, err := h.Drain(t.Context(), c.Host, api.PlanRequest{Offline: true})
 	must(t, err)
 	op = h.finished(op.ID)
-	if m, err := h.Operation(t.Context(), op.Steps[0].Operation, 0); err != nil || m.Mode != cluster.ModeOffline || op.Status != cluster.OpDone {
+	if m, err := h.Operation(t.Context(), op.Steps[0].Operation, 0); err != nil || m.Mode != cluster.ModeNearLive || op.Status != cluster.OpDone {
 		t.Errorf("its move was %+v (%v), the drain %s: %s", m, err, op.Status, op.Error)
 	}
 	blocked.Store(false)

@@ -165,8 +165,8 @@ type CommitMigration struct{ Operation string }
 type AbortMigration struct {
 	Operation string
 	Reason    string
-	Refused   bool // nothing had been frozen, or the wanted longest downtime was over
 	At        time.Time
+	Refused   bool // nothing had been frozen, or the wanted longest downtime was over
 }
 
 // FinishMigration ends a committed migration and unlocks the container. Result: *Operation. Idempotent.

@@ -31,7 +31,7 @@ func everyCommand() []Command {
 		RemoveContainer{101, "h1", 1},
 		BeginMigration{op},
 		CommitMigration{"m"},
-		AbortMigration{"m", "why", at(2)},
+		AbortMigration{"m", "why", at(2), true},
 		FinishMigration{"m", MoveResult{BlackoutMS: 1.5, Phases: []Phase{{"dump", 2}}}, at(2)},
 		BeginPlan{op},
 		StepPlan{"d", 1, "m", "done"},

@@ -53,7 +53,7 @@ func TestMigration(t *testing.T) {
 
 func TestAbort(t *testing.T) {
 	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"), begin("m", 101, "h1", "h2", 1))
-	abort := AbortMigration{"m", "the target went away", at(6)}
+	abort := AbortMigration{"m", "the target went away", at(6), false}
 	s, op := apply[*Operation](t, s, abort)
 	if op.Status != OpAborted || op.Error != "the target went away" || !op.Ended.Equal(at(6)) {
 		t.Errorf("aborted %+v", op)

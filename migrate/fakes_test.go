@@ -264,7 +264,7 @@ func (a *agent) sendPages(take func(io.ReadWriter) error) error {
 }
 
 func (a *agent) Checkpoint(_ runtime.Spec, _, images string, pages func(io.ReadWriter) error, ready func()) error {
-	if pages != nil {
+	if pages != nil && !a.w.dumpFails {
 		if err := a.sendPages(pages); err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func (m *move) memoryRound(ctx context.Context) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	return m.passDone()
+	return m.s.expect(msgPassDone, nil, m.op.To)
 }
 
 // pages is where the dump sends its pages; nil means into files.

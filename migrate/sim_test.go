@@ -19,7 +19,7 @@ import (
 var (
 	simSchedules = flag.Int("sim.schedules", 0, "how many schedules to simulate; 0: as many as fit in a normal run")
 	simSeed      = flag.Uint64("sim.seed", 0, "simulate only this seed, and print its trace")
-	simFirst     = flag.Uint64("sim.first", 0, "the first seed; 0: a random one")
+	simFirst     = flag.Uint64("sim.first", 1, "the first seed; 0: a random one")
 )
 
 // simBudget is how long a normal run simulates.

@@ -105,6 +105,10 @@ func (c *simCRIU) next() {
 	case err != nil:
 		c.undo(err)
 	case c.step == 5:
+		if c.what == "dump" && h.ct != nil && h.s.chance(5) {
+			h.s.note("it thaws the container, though it ends well")
+			_ = h.thaw()
+		}
 		c.end(nil)
 	}
 }

@@ -73,7 +73,7 @@ func thousand(ctx context.Context, b *bench, runs int) (_ []result, err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l, ours, err := b.watchedLoad(ctx, "connections", smallMiB)
+	l, ours, err := b.watchedLoad(ctx, "connections", smallMiB, ourPort)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,8 @@ const (
 	goalReturn    = 0.15 // bytes of the way back over those of the way there
 	smallMiB      = 16
 	largeMiB      = 1024
-	dirtyLarge    = "10" // thousandths of the memory each second
+	dirtyLarge    = "10"   // thousandths of the memory each second
+	smallPort     = "9003" // of the stamps of 16 MiB, beside those of 1 GiB
 	returnMiB     = 256
 	returnFiles   = 2000
 	returnFileKiB = 64
@@ -38,12 +39,12 @@ func (b *bench) turns(ctx context.Context, runs int, ours, floor *moved) error {
 }
 
 // watchedLoad creates a container of ours and watches it.
-func (b *bench) watchedLoad(ctx context.Context, what string, mib int) (*loaded, *moved, error) {
+func (b *bench) watchedLoad(ctx context.Context, what string, mib int, port string) (*loaded, *moved, error) {
 	l, err := b.createLoaded(ctx, mib)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := b.watched(ctx, moved{what: what, name: "ours", move: func(ctx context.Context) error { return l.move(ctx, b) }}, l.address, ourPort)
+	m, err := b.watched(ctx, moved{what: what, name: "ours", move: func(ctx context.Context) error { return l.move(ctx, b) }}, l.address, port)
 	return l, m, err
 }
 
@@ -55,7 +56,7 @@ func oneProcess(ctx context.Context, b *bench, runs int) (_ []result, err error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l, ours, err := b.watchedLoad(ctx, "one-process", smallMiB)
+	l, ours, err := b.watchedLoad(ctx, "one-process", smallMiB, ourPort)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func gigabyte(ctx context.Context, b *bench, runs int) (_ []result, err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	small, sm, err := b.watchedLoad(ctx, "gigabyte, 16 MiB", smallMiB)
+	small, sm, err := b.watchedLoad(ctx, "gigabyte, 16 MiB", smallMiB, smallPort)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func gigabyte(ctx context.Context, b *bench, runs int) (_ []result, err error) {
 	if err := b.destroy(ctx, small.Container); err != nil {
 		return nil, err
 	}
-	large, ours, err := b.watchedLoad(ctx, "gigabyte", largeMiB)
+	large, ours, err := b.watchedLoad(ctx, "gigabyte", largeMiB, ourPort)
 	if err != nil {
 		return nil, err
 	}

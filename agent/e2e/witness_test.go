@@ -107,18 +107,6 @@ func (w *witness) beat(host string, k beatKey, at int64) {
 	}
 }
 
-// last is when the container has run last, as far as was seen.
-func (w *witness) last() (at time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, t := range w.lives {
-		if u := time.Unix(0, t); u.After(at) {
-			at = u
-		}
-	}
-	return at
-}
-
 // twice says what proves that two copies have run.
 func (w *witness) twice() []string {
 	w.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +34,7 @@ func (m *Machine) boot(image Image, payload string, memory int64, l *lan) error 
 	mac := fmt.Sprintf("02:78:00:00:00:%02x", m.index)
 	args := []string{
 		"-name", m.Name, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.FormatInt(memory>>20, 10),
-		"-display", "none", "-nodefaults", "-serial", "file:" + m.Console(), "-monitor", "unix:" + m.monitor() + ",server=on,wait=off",
+		"-display", "none", "-nodefaults", "-serial", "file:" + m.Console(), "-monitor", "none",
 		"-rtc", "base=" + time.Now().Add(m.ahead).UTC().Format("2006-01-02T15:04:05"),
 		"-kernel", image.Kernel, "-initrd", image.Initrd,
 		"-append", "console=ttyS0 quiet no_timer_check systemd.show_status=1 lab.name=" + m.Name + " lab.address=" + m.Address + " lab.gateway=" + Gateway,
@@ -69,7 +68,6 @@ func (m *Machine) Socket() string { return filepath.Join(m.dir, "agent.sock") }
 // Shell is the command that opens a shell on it.
 func (m *Machine) Shell() string { return "ssh -F none -S " + m.control() + " root@" + m.Name }
 
-func (m *Machine) monitor() string { return filepath.Join(m.dir, "monitor") }
 func (m *Machine) control() string { return filepath.Join(m.dir, "ssh") }
 
 // connect waits until the machine lets us in.
@@ -156,32 +154,6 @@ func (m *Machine) Run(ctx context.Context, script string, stdin io.Reader) (stri
 		return out.String(), fmt.Errorf("%q on %s: %w: %s", script, m.Name, err, errs.String())
 	}
 	return out.String(), nil
-}
-
-// tell gives QEMU's monitor a command.
-func (m *Machine) tell(command string) error {
-	conn, err := net.Dial("unix", m.monitor())
-	if err != nil {
-		return fmt.Errorf("speak to QEMU: %w", err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return err
-	}
-	buf := make([]byte, 4096)
-	for _, command := range []string{command + "\n", "info name\n"} { // the second one's answer says that the first was carried out
-		if _, err := io.WriteString(conn, command); err != nil {
-			return fmt.Errorf("speak to QEMU: %w", err)
-		}
-	}
-	for seen := ""; !strings.Contains(seen, m.Name+"\r\n"); {
-		n, err := conn.Read(buf)
-		if err != nil {
-			return fmt.Errorf("speak to QEMU: %w", err)
-		}
-		seen += string(buf[:n])
-	}
-	return nil
 }
 
 // end cuts the power for good.

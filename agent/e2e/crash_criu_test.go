@@ -39,6 +39,9 @@ func TestCriuIsKilledWhileItDumps(t *testing.T) {
 	}
 }
 
+// atWork is how long criu may take to begin.
+const atWork = 2 * time.Second
+
 // killDump begins a move and kills the CRIU of the source a while after it began to work.
 func (c *crashLab) killDump(s scene, after time.Duration) (killed int, outcome string) {
 	c.t.Helper()
@@ -48,7 +51,7 @@ func (c *crashLab) killDump(s scene, after time.Duration) (killed int, outcome s
 	for _, h := range s.harms {
 		c.arm(who, h)
 	}
-	started := harm{"source", "criu.started", 1, fault.Hold}
+	started := harm{"source", "source.dump", 1, fault.Hold} // criu waits already, and gets to work now
 	c.arm(who, started)
 	op := make(chan string, 1)
 	go func() { op <- c.move(who, s.mode) }()
@@ -58,9 +61,9 @@ func (c *crashLab) killDump(s scene, after time.Duration) (killed int, outcome s
 			c.t.Fatal(err)
 		}
 		ended := make(chan struct{})
-		close(ended)
-		<-time.After(after)
-		killed = c.killCriu(who["source"], 0, ended)
+		timer := time.AfterFunc(atWork, func() { close(ended) })
+		killed = c.killCriu(who["source"], after, ended)
+		timer.Stop()
 	}
 	return killed, c.settles(fmt.Sprintf("criu killed after %s", after), aftermath)
 }

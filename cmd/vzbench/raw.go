@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // rawDir is where bare processes of the raw floor leave their pids and images: in memory, the best case for CRIU.
@@ -19,6 +20,9 @@ const rawDir = "/dev/shm/vzbench-raw"
 
 // startRaw starts bare processes, without any container. "%d" in an argument becomes the number of the process, counted from 0.
 func startRaw(_ context.Context, o order) error {
+	for fd := 3; fd < 256; fd++ { // what this program was given is of another mount namespace, and CRIU would refuse it
+		unix.CloseOnExec(fd)
+	}
 	for i := range o.Count {
 		dir := filepath.Join(rawDir, strconv.Itoa(i))
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -164,24 +164,31 @@ func TestNewLeaderTakesUpThePlan(t *testing.T) {
 	}
 }
 
-// TestPlanMovesInParallel: two moves are under way at once, as the plan is two wide, and a width out of bounds is refused.
-func TestPlanMovesInParallel(t *testing.T) {
-	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
-	held, release := make(chan struct{}, 10), make(chan struct{})
+// heldMoves makes two hosts with running containers on the first one. Each move says on held that it is under way, and waits
+// until release is closed.
+func heldMoves(t *testing.T, containers int) (l *testCluster, held, release chan struct{}) {
+	t.Helper()
+	l = &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	held, release = make(chan struct{}, 10), make(chan struct{})
 	l.fail = func(*cluster.Operation) string {
 		held <- struct{}{}
 		<-release
 		return ""
 	}
 	l.grow(2)
-	h := l.hosts[0]
-	ctx := t.Context()
-	for i := range 3 {
-		_, err := h.Create(ctx, api.CreateRequest{
+	for i := range containers {
+		_, err := l.hosts[0].Create(t.Context(), api.CreateRequest{
 			Name: fmt.Sprintf("web%d", i), Template: "tiny", Host: "host1", Limits: cluster.Limits{RAM: 64 << 20}, Start: true,
 		})
 		must(t, err)
 	}
+	return l, held, release
+}
+
+// TestPlanMovesInParallel: two moves are under way at once, as the plan is two wide, and a width out of bounds is refused.
+func TestPlanMovesInParallel(t *testing.T) {
+	l, held, release := heldMoves(t, 3)
+	h, ctx := l.hosts[0], t.Context()
 	_, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: api.MaxParallel + 1})
 	wantCode(t, err, api.CodeUsage)
 	op, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: 2})
@@ -222,22 +229,8 @@ func operations(t *testing.T, h *testHost) []cluster.Operation {
 
 // TestPlanIsStoppedHalfWay: the move under way is finished, the other one never begins.
 func TestPlanIsStoppedHalfWay(t *testing.T) {
-	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
-	held, release := make(chan struct{}, 10), make(chan struct{})
-	l.fail = func(*cluster.Operation) string {
-		held <- struct{}{}
-		<-release
-		return ""
-	}
-	l.grow(2)
-	h := l.hosts[0]
-	ctx := t.Context()
-	for i := range 2 {
-		_, err := h.Create(ctx, api.CreateRequest{
-			Name: fmt.Sprintf("web%d", i), Template: "tiny", Host: "host1", Limits: cluster.Limits{RAM: 64 << 20}, Start: true,
-		})
-		must(t, err)
-	}
+	l, held, release := heldMoves(t, 2)
+	h, ctx := l.hosts[0], t.Context()
 	op, err := h.Drain(ctx, "host1", api.PlanRequest{Parallel: 1})
 	must(t, err)
 	<-held // the first move is under way

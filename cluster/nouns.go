@@ -94,6 +94,7 @@ type Container struct {
 	Operation  string            `json:"operation,omitempty"` // of the migration that has it locked
 	Created    time.Time         `json:"created"`
 	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
+	Lost       string            `json:"lost,omitempty"`      // the migration that counted the last of them, until the start is reported
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
 	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
 }

@@ -36,7 +36,7 @@ func (c CreateContainer) apply(s *State) (any, error) {
 	if err := s.allocate(&ct, c.IP); err != nil {
 		return nil, err
 	}
-	ct.State, ct.Detail, ct.Operation, ct.Restarted = Pending, "", "", 0
+	ct.State, ct.Detail, ct.Operation, ct.Restarted, ct.Lost = Pending, "", "", 0, ""
 	ct.Generation, ct.Epoch = 1, 1
 	if ct.ID <= s.highID {
 		// The CTID may have been used before; a forgotten copy must not look newer than the new container.
@@ -260,18 +260,25 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if !slices.Contains(reportable, c.State) {
 		return nil, Refuse(ErrInvalid, "%q is no state that an owner can report of a container", c.State)
 	}
-	count := c.Restarted
-	if op := s.operations[c.Operation]; count && op != nil {
-		count = !op.Restarted
+	count := c.Restarted && old.Lost == "" // else a migration has counted the same loss, and its start is still to come
+	if op := s.operations[c.Operation]; c.Restarted && op != nil {
+		count = count && !op.Restarted
 		now := *op
 		now.Restarted = true
 		put(s, &s.operations, op.ID, &now)
 	}
-	if old.State == c.State && old.Detail == c.Detail && !count {
+	lost := old.Lost
+	switch {
+	case count && c.State == Starting:
+		lost = c.Operation
+	case c.Restarted == (c.State == Running): // that it runs, without more, ends nothing: so does what a fault has broken
+		lost = ""
+	}
+	if old.State == c.State && old.Detail == c.Detail && old.Lost == lost && !count {
 		return old, nil
 	}
 	ct := *old
-	ct.State, ct.Detail = c.State, c.Detail
+	ct.State, ct.Detail, ct.Lost = c.State, c.Detail, lost
 	if c.State != Running {
 		ct.Verdict = nil
 	}

@@ -99,6 +99,7 @@ func (c CommitMigration) apply(s *State) (any, error) {
 	ct, op := *was, *old
 	ct.Host = op.To
 	ct.Generation++
+	ct.Lost = "" // it runs there, by its memory or from disk
 	op.Status = OpCommitted
 	put(s, &s.containers, ct.ID, &ct)
 	put(s, &s.operations, op.ID, &op)
@@ -140,6 +141,7 @@ func (c FinishMigration) apply(s *State) (any, error) {
 	result.Restarted = result.Restarted || old.Restarted
 	op.Status, op.Ended, op.Result, op.Restarted = OpDone, c.At, &result, result.Restarted
 	s.unlock(&op, func(ct *Container) {
+		ct.Lost = ""
 		if result.Restarted && !old.Restarted {
 			ct.Restarted++
 		}

@@ -80,6 +80,25 @@ func TestRestartIsCountedOnce(t *testing.T) {
 	}
 }
 
+// TestALossIsCountedOnce: the migration that met the fault ends before the start, and the next one has to do it.
+func TestALossIsCountedOnce(t *testing.T) {
+	report := func(state ContainerState, restarted bool, op string) ReportContainer {
+		return ReportContainer{ID: 101, Host: "h1", Generation: 1, State: state, Restarted: restarted, Operation: op}
+	}
+	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"),
+		begin("m", 101, "h1", "h2", 1), AbortMigration{Operation: "m"}, report(Starting, true, "m"), report(Running, false, ""), // it runs, and is broken
+		begin("n", 101, "h1", "h2", 1), AbortMigration{Operation: "n"}, report(Starting, true, "n"))
+	if ct := s.Container(101); ct.Restarted != 1 || ct.Lost != "m" {
+		t.Errorf("before the start it counts %d restarts, the last by %q", ct.Restarted, ct.Lost)
+	}
+	again := []Command{begin("o", 101, "h1", "h2", 1), AbortMigration{Operation: "o"}, report(Starting, true, "o")}
+	for _, started := range []ReportContainer{report(Running, true, "n"), report(Starting, false, ""), report(Stopped, false, "")} {
+		if ct := must(t, must(t, s, started), again...).Container(101); ct.Restarted != 2 || ct.Lost != "o" {
+			t.Errorf("after %s it counts %d restarts, the last by %q", started.State, ct.Restarted, ct.Lost)
+		}
+	}
+}
+
 func TestMigrationRefusals(t *testing.T) {
 	one := []Command{create(101, "h1")}
 	running := append(one[:1:1], begin("m", 101, "h1", "h2", 1))

@@ -104,14 +104,21 @@ const aftermath = 500 * time.Millisecond
 // back lets the container go on here after an abort. If a fault has ended it meanwhile, or has left it broken, it is
 // started from disk, and that is reported.
 func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime.Spec, broken bool) error {
+	alive := false
 	if !broken {
-		if alive, err := src.goOn(ctx, spec); err != nil || alive {
+		var err error
+		if alive, err = src.goOn(ctx, spec); err != nil {
 			return err
 		}
 	}
 	_, ct, err := src.Ledger.Read(ctx, op.ID)
-	if err != nil || ct.Desired != cluster.WantRunning {
+	switch {
+	case err != nil:
 		return err
+	case alive && ct.Lost != "": // a former agent started it and did not live to say so
+		return src.Ledger.Restarted(ctx, op.ID, true)
+	case alive || ct.Desired != cluster.WantRunning:
+		return nil
 	}
 	lost := op.Mode == cluster.ModeLive // else it was stopped to be moved, and nothing is lost
 	if lost {

@@ -17,13 +17,10 @@ import (
 // Everything that they do to the world is an event that waits until the scheduler, which a seed drives, lets it happen;
 // between two events the witness looks at the world. docs/migration.md says how a seed is replayed.
 var (
-	simSchedules = flag.Int("sim.schedules", 0, "how many schedules to simulate; 0: as many as fit in a normal run")
+	simSchedules = flag.Int("sim.schedules", 20_000, "how many schedules to simulate")
 	simSeed      = flag.Uint64("sim.seed", 0, "simulate only this seed, and print its trace")
 	simFirst     = flag.Uint64("sim.first", 1, "the first seed; 0: a random one")
 )
-
-// simBudget is how long a normal run simulates.
-const simBudget = 12 * time.Second
 
 // simulate runs one schedule and returns its trace and what must never be.
 func simulate(t *testing.T, seed uint64, verbose bool) (trace string, violations []string) {
@@ -49,9 +46,9 @@ func TestSimulation(t *testing.T) {
 	if first == 0 {
 		first = rand.Uint64() >> 20
 	}
-	budget := simBudget
+	schedules := int64(*simSchedules)
 	if testing.Short() {
-		budget /= 6
+		schedules = min(schedules, 3_000)
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // streams have large buffers
 	began := time.Now()
@@ -61,7 +58,7 @@ func TestSimulation(t *testing.T) {
 		workers.Go(func() {
 			for failed.Load() < 3 {
 				n := count.Add(1)
-				if *simSchedules > 0 && n > int64(*simSchedules) || *simSchedules == 0 && time.Since(began) > budget {
+				if n > schedules {
 					count.Add(-1)
 					return
 				}

@@ -78,6 +78,13 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	if op.Mode == cluster.ModeLive && !st.Running {
 		return src.GiveUp(ctx, op, spec, fmt.Errorf("container %d does not run: there is nothing to move live", op.Container))
 	}
+	broken, err := src.Host.Broken(spec.ID)
+	if err == nil && broken { // by a migration before this one, which left the restart to us
+		err = runtime.ErrBroken
+	}
+	if err != nil {
+		return src.GiveUp(ctx, op, spec, err)
+	}
 	m := &move{
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
 		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,

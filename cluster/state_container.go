@@ -271,8 +271,8 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	switch {
 	case count && c.State == Starting:
 		lost = c.Operation
-	case c.Restarted == (c.State == Running): // that it runs, without more, ends nothing: so does what a fault has broken
-		lost = ""
+	case c.Restarted && c.State == Running, !c.Restarted && (c.State == Starting || c.State == Stopped):
+		lost = "" // any other report may be of what the fault has left
 	}
 	if old.State == c.State && old.Detail == c.Detail && old.Lost == lost && !count {
 		return old, nil

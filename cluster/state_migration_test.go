@@ -86,7 +86,7 @@ func TestALossIsCountedOnce(t *testing.T) {
 		return ReportContainer{ID: 101, Host: "h1", Generation: 1, State: state, Restarted: restarted, Operation: op}
 	}
 	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"),
-		begin("m", 101, "h1", "h2", 1), AbortMigration{Operation: "m"}, report(Starting, true, "m"), report(Running, false, ""), // it runs, and is broken
+		begin("m", 101, "h1", "h2", 1), AbortMigration{Operation: "m"}, report(Starting, true, "m"), report(Running, false, ""), report(Failed, false, ""), // it runs, broken, and ends
 		begin("n", 101, "h1", "h2", 1), AbortMigration{Operation: "n"}, report(Starting, true, "n"))
 	if ct := s.Container(101); ct.Restarted != 1 || ct.Lost != "m" {
 		t.Errorf("before the start it counts %d restarts, the last by %q", ct.Restarted, ct.Lost)

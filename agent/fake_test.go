@@ -318,7 +318,7 @@ func (f *fakeMigrator) Kept() []api.KeptLayer { return nil }
 func (f *fakeMigrator) Handle(conn net.Conn, _ string) { conn.Close() }
 
 func (f *fakeMigrator) Offer(id int, live bool) (migrate.Offer, error) {
-	return migrate.Offer{Version: migrate.Version, Host: f.a.Name(), Live: live, Need: runtime.Room{RAM: int64(id)}}, nil
+	return migrate.Offer{Version: migrate.Version, Host: f.a.Name(), Live: live, Need: runtime.Need{Room: runtime.Room{RAM: int64(id)}}}, nil
 }
 
 // Unfit takes everything unless the test says otherwise.

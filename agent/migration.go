@@ -25,7 +25,7 @@ type MigrationEngine interface {
 	// Facts says what this host is like, Room what it has left, Need what a container takes with it.
 	Facts() (runtime.Facts, error)
 	Room() (runtime.Room, error)
-	Need(id int) (runtime.Room, error)
+	Need(id int) (runtime.Need, error)
 	// Ready says what of this host's network is in the way of a container that comes, "" for nothing.
 	Ready(ctx context.Context, nic runtime.NIC) (string, error)
 }

@@ -18,7 +18,7 @@ type Offer struct {
 	Host    string        `json:"host"`
 	Live    bool          `json:"live"`
 	Facts   runtime.Facts `json:"facts"`
-	Need    runtime.Room  `json:"need"`
+	Need    runtime.Need  `json:"need"`
 }
 
 // Place is what a target finds of itself when it is offered a container.
@@ -52,6 +52,9 @@ func Unfit(o Offer, p Place) []Blocker {
 	if p.Room.Disk < o.Need.Disk {
 		add("free some, or choose another host", "the private layer takes %s and %s has %s left on its disk", cluster.Bytes(o.Need.Disk), p.Host, cluster.Bytes(p.Room.Disk))
 	}
+	for _, lacks := range kernelLacks(o.Need, p.Facts) {
+		add("load its module there (modprobe), or choose another host", "the container has %s, which the kernel of %s has no driver for", lacks, p.Host)
+	}
 	if !o.Live {
 		return out
 	}
@@ -62,6 +65,22 @@ func Unfit(o Offer, p Place) []Blocker {
 		add("free some, or choose another host", "it uses %s of memory and %s has %s left", cluster.Bytes(o.Need.RAM), p.Host, cluster.Bytes(p.Room.RAM))
 	}
 	return append(out, unlike(o, p)...)
+}
+
+// kernelLacks names the devices and file systems of a container that a kernel does not know, loadable modules included.
+func kernelLacks(need runtime.Need, kernel runtime.Facts) []string {
+	var out []string
+	for _, d := range need.Devices {
+		if len(kernel.Devices) > 0 && len(without(d.Are, kernel.Devices)) == len(d.Are) {
+			out = append(out, "the device "+d.Path+" ("+strings.Join(d.Are, ", ")+")")
+		}
+	}
+	if len(kernel.FileSystems) > 0 {
+		for _, kind := range without(need.FileSystems, kernel.FileSystems) {
+			out = append(out, "a file system of type "+kind)
+		}
+	}
+	return out
 }
 
 // unlike compares what two hosts must have in common for a live move.

@@ -8,7 +8,10 @@ import (
 )
 
 func TestUnfit(t *testing.T) {
-	facts := runtime.Facts{CRIU: 40201, CPU: []string{"fpu", "sse2", "avx2"}, Cgroups: []string{"", "cpu,cpuacct"}, Time: true}
+	facts := runtime.Facts{
+		CRIU: 40201, CPU: []string{"fpu", "sse2", "avx2"}, Cgroups: []string{"", "cpu,cpuacct"}, Time: true,
+		Devices: []string{"char 1 mem", "char 10:229 fuse", "char 4 /dev/vc/0", "char 4 ttyS"}, FileSystems: []string{"fuse", "proc", "xfs"},
+	}
 	tests := []struct {
 		name   string
 		change func(o *Offer, p *Place)
@@ -31,11 +34,21 @@ func TestUnfit(t *testing.T) {
 		{"only the kernel notices", func(o *Offer, _ *Place) { o.Facts.CPU = append(o.Facts.CPU[:3:3], "vmx", "smep") }, "", true},
 		{"a newer CPU there", func(_ *Offer, p *Place) { p.Facts.CPU = append(p.Facts.CPU[:3:3], "avx512f") }, "", true},
 		{"pure version 2 there", func(_ *Offer, p *Place) { p.Facts.Cgroups = []string{""} }, "lacks cgroup hierarchies of a: cpu,cpuacct", true},
+		{"no FUSE there", func(_ *Offer, p *Place) { p.Facts.Devices = []string{"char 1 mem", "char 4 tty", "char 4 ttyS"} }, "the device /dev/fuse (char 10:229 fuse), which the kernel of b", false},
+		{"another driver there", func(_ *Offer, p *Place) {
+			p.Facts.Devices = []string{"char 1 mem", "char 10:229 other", "char 4 ttyS"}
+		}, "the device /dev/fuse", false},
+		{"no FUSE mounts there", func(_ *Offer, p *Place) { p.Facts.FileSystems = []string{"proc"} }, "a file system of type fuse", false},
+		{"a kernel that does not say what it has", func(_ *Offer, p *Place) { p.Facts.Devices, p.Facts.FileSystems = nil, nil }, "", false},
 		{"no time namespaces there", func(_ *Offer, p *Place) { p.Facts.Time = false }, "no time namespaces", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o := Offer{Version: Version, Host: "a", Live: true, Facts: facts, Need: runtime.Room{Disk: 1 << 30, RAM: 512 << 20}}
+			o := Offer{Version: Version, Host: "a", Live: true, Facts: facts, Need: runtime.Need{
+				Room:        runtime.Room{Disk: 1 << 30, RAM: 512 << 20},
+				Devices:     []runtime.Device{{Path: "/dev/fuse", Are: []string{"char 10:229 fuse"}}, {Path: "/dev/ttyS0", Are: []string{"char 4 /dev/vc/0", "char 4 ttyS"}}},
+				FileSystems: []string{"proc", "fuse"},
+			}}
 			p := Place{Host: "b", Facts: facts, Room: runtime.Room{Disk: 8 << 30, RAM: 8 << 30}}
 			tt.change(&o, &p)
 			got := Unfit(o, p)

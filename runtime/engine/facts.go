@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +28,7 @@ func (e *Engine) Facts() (runtime.Facts, error) {
 	f.CPU, f.Cgroups = cpuFlags(string(cpu)), hierarchies(string(groups))
 	_, err = os.Stat("/proc/self/ns/time")
 	f.Time = err == nil
+	f.Devices, f.FileSystems = drivers("/proc", modulesDir())
 	if f.CRIU, err = e.Checkpoints.Version(); err != nil {
 		f.CRIU, f.Fault = 0, err.Error()
 	}
@@ -80,32 +79,6 @@ func (e *Engine) Room() (r runtime.Room, err error) {
 		}
 	}
 	return r, errors.New("the kernel does not say how much memory is free")
-}
-
-// Need is what a container takes with it: its private layer, and the memory of a running one.
-func (e *Engine) Need(id int) (r runtime.Room, err error) {
-	layer, err := e.Layer(id)
-	if err != nil {
-		return r, err
-	}
-	err = filepath.WalkDir(layer, func(path string, d fs.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Lstat(path, &st)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it was deleted meanwhile
-		}
-		r.Disk += st.Blocks * 512
-		return err
-	})
-	if err != nil {
-		return r, fmt.Errorf("measure the private layer of container %d: %w", id, err)
-	}
-	if u, err := e.Cgroups.Usage(id); err == nil { // else it does not run
-		r.RAM = u.RAM
-	}
-	return r, nil
 }
 
 // Ready says what of this host's network is in the way of a container that comes; "" when nothing is.

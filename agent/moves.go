@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -16,6 +17,12 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	var req api.MigrateRequest
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
+	}
+	if req.Mode != "" && !slices.Contains(api.Modes(), req.Mode) {
+		return nil, api.Errorf(api.CodeUsage, "", "%q is not a mode of migration; one of %s is", req.Mode, strings.Join(api.Modes(), ", "))
+	}
+	if req.MaxDowntimeMS < 0 {
+		return nil, api.Errorf(api.CodeUsage, "", "a longest downtime of %d ms cannot be kept; it is at least 1 ms", req.MaxDowntimeMS)
 	}
 	c, err := m.find(r.PathValue("ct"))
 	if err != nil {

@@ -123,6 +123,11 @@ func TestTheTargetIsAsked(t *testing.T) {
 	if n := len(h.agent.State().Operations()); n != 0 {
 		t.Errorf("%d operations were begun", n)
 	}
+	for _, r := range []api.MigrateRequest{{Mode: "warm"}, {Mode: "LIVE", CheckOnly: true}, {MaxDowntimeMS: -1}} {
+		if _, err := h.Migrate(t.Context(), "web", r); api.CodeOf(err) != api.CodeUsage {
+			t.Errorf("%+v was answered with %v", r, err)
+		}
+	}
 	op, err := h.Migrate(t.Context(), "web", api.MigrateRequest{Mode: cluster.ModeOffline})
 	must(t, err)
 	op = h.finished(op.ID)

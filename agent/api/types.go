@@ -201,6 +201,9 @@ type MigrateRequest struct {
 // ModeAuto has the leader choose: live, or near-live where something is in the way of it.
 const ModeAuto = "auto"
 
+// Modes are those that a MigrateRequest may name.
+func Modes() []string { return append(cluster.Modes(), ModeAuto) }
+
 // Verdict says whether a container can be migrated live.
 type Verdict struct {
 	OK       bool      `json:"ok"`

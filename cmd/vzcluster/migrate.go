@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,7 +19,7 @@ func migrateCommand(e *env) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "mode", Value: "live", Usage: "live; near-live (copy it while it runs, stop it, start it there); offline (stop it, copy it, start it); auto (live, or near-live where something is in the way)"},
 			&cli.BoolFlag{Name: "offline", Usage: "the same as --mode offline"},
-			&cli.DurationFlag{Name: "max-downtime", Usage: "refuse the move when more is predicted, and give it up when that is over before the hand-over"},
+			&cli.StringFlag{Name: "max-downtime", Usage: "for example `300ms`: refuse the move when more is predicted, and give it up when that is over before the hand-over"},
 			&cli.BoolFlag{Name: "force", Usage: "end the sessions of exec that are in the way, with exit code 129 (137 if they must be killed)"},
 			&cli.BoolFlag{Name: "check-only", Usage: "say whether it can be moved live, and what blocks it; change nothing"},
 		},
@@ -27,12 +28,10 @@ func migrateCommand(e *env) *cli.Command {
 }
 
 func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error {
-	ct, r := c.Args().First(), api.MigrateRequest{To: c.Args().Get(1), Mode: c.String("mode"), MaxDowntimeMS: c.Duration("max-downtime").Milliseconds(), Force: c.Bool("force")}
-	if c.IsSet("max-downtime") && r.MaxDowntimeMS <= 0 {
-		return api.Errorf(api.CodeUsage, "", "--max-downtime must be at least 1ms")
-	}
-	if c.Bool("offline") {
-		r.Mode = "offline"
+	ct := c.Args().First()
+	r, err := migrateRequest(c)
+	if err != nil {
+		return err
 	}
 	if c.Bool("check-only") {
 		v, err := cl.Check(ctx, ct, r)
@@ -56,6 +55,28 @@ func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error
 		return err
 	}
 	return e.moved(c, ct, op)
+}
+
+// migrateRequest reads the flags; what the agent would refuse is not asked for.
+func migrateRequest(c *cli.Context) (api.MigrateRequest, error) {
+	r := api.MigrateRequest{To: c.Args().Get(1), Mode: c.String("mode"), Force: c.Bool("force")}
+	if !slices.Contains(api.Modes(), r.Mode) {
+		return r, usagef(c, "mode: %s is not a mode, write one of %s", orNothing(r.Mode), strings.Join(api.Modes(), ", "))
+	}
+	if c.Bool("offline") {
+		if c.IsSet("mode") && r.Mode != cluster.ModeOffline {
+			return r, usagef(c, "offline: --mode says %s", r.Mode)
+		}
+		r.Mode = cluster.ModeOffline
+	}
+	if c.IsSet("max-downtime") {
+		d, err := flagValue(c, "max-downtime", parseDowntime)
+		if err != nil {
+			return r, err
+		}
+		r.MaxDowntimeMS = d.Milliseconds()
+	}
+	return r, nil
 }
 
 // moved prints what a migration measured, or fails with its reason.

@@ -110,6 +110,16 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseDowntime reads how long a container may stand still. A number without a unit is refused: it would be milliseconds
+// to some and seconds to others.
+func parseDowntime(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Millisecond {
+		return 0, fmt.Errorf("%s is not a downtime, write at least 1ms, for example 300ms or 2s", orNothing(s))
+	}
+	return d, nil
+}
+
 // flagValue parses a flag with one of the functions above; a bad value is a usage error that names the flag.
 func flagValue[T any](c *cli.Context, name string, parse func(string) (T, error)) (T, error) {
 	v, err := parse(c.String(name))

@@ -76,6 +76,9 @@ type planned struct {
 
 // carryOut shows the plan, asks on a terminal, starts it, and follows it to its end.
 func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
+	if n := c.Int("parallel"); n < 1 || n > api.MaxParallel {
+		return usagef(c, "parallel: %d moves at once cannot be made, write a number from 1 to %d", n, api.MaxParallel)
+	}
 	plan, err := p.start(true)
 	if err != nil {
 		return err

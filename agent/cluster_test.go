@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type testCluster struct {
 	fail    func(op *cluster.Operation) string // see fakeMigrator
 	unfit   func(c *cluster.Container, o migrate.Offer) []migrate.Blocker
 	found   func(id int) []api.Blocker
+	survey  time.Duration // of Timing; zero: many times a second
 }
 
 func (l *testCluster) host(name string) *testHost {
@@ -86,7 +88,7 @@ func (h *testHost) start() {
 		Raft: raftstore.Config{
 			HeartbeatTimeout: 150 * time.Millisecond, ElectionTimeout: 150 * time.Millisecond, LeaderLease: 100 * time.Millisecond,
 		},
-		Timing: Timing{Quorum: 3 * time.Second, Stale: time.Second, DeadHost: time.Second, Retry: 20 * time.Millisecond, Survey: 120 * time.Millisecond},
+		Timing: Timing{Quorum: 3 * time.Second, Stale: time.Second, DeadHost: time.Second, Retry: 20 * time.Millisecond, Survey: cmp.Or(h.lab.survey, 120*time.Millisecond)},
 	})
 	must(h.t, err)
 	h.agent, h.ended = a, make(chan error, 1)

@@ -67,6 +67,8 @@ func (m *member) handleOwnerExec(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(api.MaxExecMessage)
 	s := &session{ws: ws}
 	exit := api.ExecExit{}
+	m.survey.hurry(id)
+	defer m.survey.hurry(id)
 	if exit.Code, err = s.run(r.Context(), m.deps.Engine, id); err != nil {
 		exit.Error = toAPI(err)
 	}

@@ -245,10 +245,6 @@ func TestFollowedLogEnds(t *testing.T) {
 func TestExecEndsWithItsClient(t *testing.T) {
 	l, hosts := newCluster(t, 1)
 	hosts[0].create("web", 64<<20)
-	hanging := func() (n int) {
-		l.engines["host1"].set(func(e *fakeEngine) { n = e.hanging })
-		return n
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -257,7 +253,7 @@ func TestExecEndsWithItsClient(t *testing.T) {
 	}()
 	is := func(want int) func() error {
 		return func() error {
-			if n := hanging(); n != want {
+			if n := l.engines["host1"].sessions(); n != want {
 				return fmt.Errorf("%d commands run", n)
 			}
 			return nil

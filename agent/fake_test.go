@@ -171,6 +171,11 @@ func (e *fakeEngine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (i
 	return 127, nil
 }
 
+func (e *fakeEngine) sessions() (n int) {
+	e.set(func(e *fakeEngine) { n = e.hanging })
+	return n
+}
+
 func (e *fakeEngine) Log(id int) (*os.File, error)     { return os.Open(e.log(id)) }
 func (e *fakeEngine) log(id int) string                { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
 func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{}, nil }
@@ -292,6 +297,7 @@ func (f *fakeMigrator) move(ctx context.Context, op *cluster.Operation) {
 	if f.fail != nil {
 		if why := f.fail(op); why != "" {
 			_, _ = f.a.Apply(ctx, cluster.AbortMigration{Operation: op.ID, Reason: why, At: time.Now()})
+			f.a.Poke(op.Container)
 			return
 		}
 	}

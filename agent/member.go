@@ -33,6 +33,7 @@ type member struct {
 	timing   Timing
 	migrator Migrator // nil: this host cannot migrate
 	rec      *reconciler
+	survey   *surveyor
 	quiet    *log.Logger // of the proxies
 
 	firstSeeds []string // gossip addresses that the cluster named when this host joined
@@ -94,6 +95,7 @@ func (a *Agent) startMember(id *trust.Identity, seeds ...string) (_ *member, err
 	if a.deps.Migrator != nil {
 		m.migrator = a.deps.Migrator(a)
 	}
+	m.survey = newSurveyor(m)
 	a.member.Store(m)
 	m.start(split)
 	return m, nil
@@ -118,7 +120,7 @@ func (m *member) start(split *splitter) {
 	m.spawn("self", m.describeSelf)
 	if m.migrator != nil {
 		m.spawn("migrations", m.migrator.Run)
-		m.spawn("survey", newSurveyor(m).run)
+		m.spawn("survey", m.survey.run)
 	}
 	m.spawn("migration connections", func(ctx context.Context) error { return m.serveMigrations(split.out[alpnMigrate]) })
 	if m.deps.Resolver != nil {

@@ -121,6 +121,7 @@ func (a *Agent) RestartDue(container int) bool { return a.member.Load().rec.rest
 func (a *Agent) Poke(container int) {
 	if m := a.member.Load(); m != nil {
 		m.rec.poke(container)
+		m.survey.hurry(container) // after a migration that failed
 	}
 }
 

@@ -153,5 +153,6 @@ func (m *member) handleOwnerCheck(_ http.ResponseWriter, r *http.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
+	m.survey.hurry(id)
 	return m.migrator.Check(r.Context(), id)
 }

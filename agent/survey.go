@@ -9,70 +9,120 @@ import (
 )
 
 // surveyor keeps in the replicated state what would be in the way of moving this host's running containers live, so that
-// plans know it beforehand. Only changes are reported, and what is new only when it was seen twice: a command that exec
-// runs for a moment is nobody's business.
+// plans know it beforehand. It looks about every Timing.Survey, and soon after something has happened to a container. Only
+// changes are reported, and what is new only when it was seen twice: a command that exec runs for a moment is nobody's
+// business.
 type surveyor struct {
-	m    *member
-	due  map[int]time.Time
-	seen map[int]cluster.Verdict // found once, not yet confirmed
+	m        *member
+	happened chan int // CTIDs; when it is full, the regular look finds out
+	looks    map[int]*look
+}
+
+// look is what is remembered of a container that can be looked at.
+type look struct {
+	due  time.Time
+	seen *cluster.Verdict // found once, not yet confirmed
 }
 
 func newSurveyor(m *member) *surveyor {
-	return &surveyor{m: m, due: map[int]time.Time{}, seen: map[int]cluster.Verdict{}}
+	return &surveyor{m: m, happened: make(chan int, 64), looks: map[int]*look{}}
 }
 
-// soon is when something new is looked at again.
-func (v *surveyor) soon() time.Duration { return v.m.timing.Survey / 6 }
+// confirm is when something new is looked at again, settle how long what has happened may take to be seen; no container is
+// looked at more often.
+func (v *surveyor) confirm() time.Duration { return min(v.m.timing.Survey/12, 2500*time.Millisecond) }
 
-// run looks at each container about every Timing.Survey, spread by chance so that many are not looked at at once.
-func (v *surveyor) run(ctx context.Context) error {
-	tick := time.NewTicker(max(v.soon()/2, time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		for _, c := range v.m.store.State().Containers() {
-			if c.Host == v.m.name && c.State == cluster.Running && c.Operation == "" && !time.Now().Before(v.due[c.ID]) {
-				v.look(ctx, c)
-			}
-		}
+func (v *surveyor) settle() time.Duration { return min(v.m.timing.Survey/60, 500*time.Millisecond) }
+
+// hurry has a container looked at soon: a session of exec began or ended, a migration has failed, or somebody has asked
+// about one. A start and an arrival are seen in the replicated state.
+func (v *surveyor) hurry(id int) {
+	select {
+	case v.happened <- id:
+	default:
 	}
 }
 
-// look scans one container, and says when it is to be looked at next.
-func (v *surveyor) look(ctx context.Context, c *cluster.Container) {
+// run looks at each container when it is due.
+func (v *surveyor) run(ctx context.Context) error {
+	for {
+		changed := v.m.store.Changed()
+		next := time.NewTimer(v.pass(ctx))
+		select {
+		case <-ctx.Done():
+			next.Stop()
+			return nil
+		case <-changed:
+		case <-next.C:
+		case id := <-v.happened:
+			if l := v.looks[id]; l != nil {
+				l.due = earlier(l.due, time.Now().Add(v.settle()))
+			}
+		}
+		next.Stop()
+	}
+}
+
+// pass looks at the containers that are due and returns when the next one is. One that can be looked at for the first
+// time, or again after a migration, is due at once.
+func (v *surveyor) pass(ctx context.Context) time.Duration {
+	next := time.Now().Add(v.m.timing.Survey)
+	able := map[int]*look{}
+	for _, c := range v.m.store.State().Containers() {
+		if c.Host != v.m.name || c.State != cluster.Running || c.Operation != "" {
+			continue
+		}
+		l := v.looks[c.ID]
+		if l == nil {
+			l = &look{}
+		}
+		able[c.ID] = l
+		if !time.Now().Before(l.due) {
+			pause := v.look(ctx, c, l)
+			l.due = time.Now().Add(pause)
+		}
+		next = earlier(next, l.due)
+	}
+	v.looks = able
+	return max(time.Until(next), 0)
+}
+
+// look scans one container, and says after which time it is to be looked at again: by chance, so that many are not
+// looked at at once.
+func (v *surveyor) look(ctx context.Context, c *cluster.Container, l *look) time.Duration {
 	pause := v.m.timing.Survey/2 + rand.N(v.m.timing.Survey)
-	defer func() { v.due[c.ID] = time.Now().Add(pause) }()
-	if v.m.migrator.Busy(c.ID) {
-		return
+	if v.m.migrator.Busy(c.ID) { // what is left of a migration is being cleared away
+		return v.confirm()
 	}
 	found, err := v.m.migrator.Check(ctx, c.ID)
 	if err != nil {
 		v.m.log.Debug("a container cannot be looked at", "container", c.ID, "error", err)
-		return
+		return v.confirm()
 	}
-	now := cluster.NewVerdict(found.Blockers)
-	if c.Verdict != nil && now.Same(*c.Verdict) {
-		delete(v.seen, c.ID)
-		return
-	}
-	known := cluster.Verdict{}
+	now, known := cluster.NewVerdict(found.Blockers), cluster.Verdict{}
 	if c.Verdict != nil {
 		known = *c.Verdict
+		if now.Same(known) {
+			l.seen = nil
+			return pause
+		}
 	}
-	if before, ok := v.seen[c.ID]; !now.Within(known) && !(ok && now.Within(before)) {
-		v.seen[c.ID], pause = now, v.soon()
-		return
+	if !now.Within(known) && (l.seen == nil || !now.Within(*l.seen)) {
+		l.seen = &now
+		return v.confirm()
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	_, err = v.m.apply(ctx, cluster.ReportVerdict{ID: c.ID, Host: c.Host, Generation: c.Generation, Verdict: now})
-	if err != nil {
-		pause = v.soon() // it may have been handed over, or there is no leader
-		return
+	if _, err = v.m.apply(ctx, cluster.ReportVerdict{ID: c.ID, Host: c.Host, Generation: c.Generation, Verdict: now}); err != nil {
+		return v.confirm() // it may have been handed over, or there is no leader
 	}
-	delete(v.seen, c.ID)
+	l.seen = nil
+	return pause
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -90,6 +93,53 @@ func TestAPassingBlockerIsNotReported(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// What is known of a container is renewed when something happens to it, long before the next regular look.
+func TestVerdictsFollowEvents(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}, survey: time.Hour}
+	var bpf atomic.Bool
+	l.found = func(int) []api.Blocker {
+		if bpf.Load() {
+			return []api.Blocker{{Process: "7 trace", What: "it has a BPF program open", Remedy: "stop it"}}
+		}
+		for _, e := range l.engines {
+			if e.sessions() > 0 {
+				return []api.Blocker{{Process: "9 hang", What: "it was started from outside", Remedy: "end it", Session: true}}
+			}
+		}
+		return []api.Blocker{}
+	}
+	l.fail = func(*cluster.Operation) string { bpf.Store(true); return "criu: Can't dump" }
+	l.grow(2)
+	h := l.hosts[0]
+	h.create("web", 64<<20)
+	inTheWay := func(want string) func() error {
+		return func() error {
+			c := h.agent.State().Find("web")
+			if c == nil || c.Verdict == nil || !strings.Contains(c.Immovable(), want) || want == "" && c.Immovable() != "" {
+				return fmt.Errorf("web is %+v", c)
+			}
+			return nil
+		}
+	}
+	eventually(t, "a start is noticed", inTheWay(""))
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = h.Exec(ctx, "web", api.Exec{Args: []string{"hang"}}, api.Streams{Stdout: io.Discard, Stderr: io.Discard})
+	}()
+	eventually(t, "a session of exec is noticed", inTheWay("9 hang"))
+	end()
+	<-ended
+	eventually(t, "its end is noticed", inTheWay(""))
+	op, err := h.Migrate(t.Context(), "web", api.MigrateRequest{})
+	must(t, err)
+	if op = h.finished(op.ID); op.Status != cluster.OpAborted {
+		t.Fatalf("the migration is %s", op.Status)
+	}
+	eventually(t, "what a failed migration met is noticed", inTheWay("7 trace"))
 }
 
 // A target that cannot take a container says so before anything begins; a log of CRIU is had from both hosts.

@@ -337,11 +337,7 @@ func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error 
 		a.w.badOnce = false
 		return errors.New("criu: Can't restore an inotify watch")
 	}
-	// What the dump has not brought was there before.
-	b, err := os.ReadFile(filepath.Join(images, "pages-2.img"))
-	if err == nil && len(b) == 0 {
-		b, err = os.ReadFile(filepath.Join(images, "parent0", "pages-1.img"))
-	}
+	b, err := os.ReadFile(filepath.Join(images, "pages-1.img"))
 	if err != nil {
 		return err
 	}

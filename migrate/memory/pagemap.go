@@ -13,8 +13,8 @@ const (
 	magicPagemap = 0x56084025
 )
 
-// pagemap writes CRIU's list of the pages of one space: for each run of pages, whether they are in the pages file beside
-// it, where they follow each other in the order of the list, or in the parent directory.
+// pagemap writes CRIU's list of the pages of one space: for each run of pages, that they are in the pages file beside
+// it, where they follow each other in the order of the list.
 type pagemap struct {
 	f   *os.File
 	w   *bufio.Writer
@@ -45,6 +45,14 @@ func (m *pagemap) add(page, n uint64, flags byte) {
 	}
 	m.flush()
 	m.run.page, m.run.n, m.run.flags = page, n, flags
+}
+
+// again lists a page that the next entry lists once more: what is there is read, and then what is behind it.
+func (m *pagemap) again(page uint64) {
+	m.flush()
+	m.run.page, m.run.n, m.run.flags = page, 1, pePresent
+	m.flush()
+	m.run.n = 0
 }
 
 func (m *pagemap) flush() {

@@ -11,16 +11,21 @@ import (
 // pass is one pass on its way in. The records of a space follow each other.
 type pass struct {
 	*Store
-	in    io.Reader
-	final *level // nil in a round
-	fresh *level // of a round, once there are new pages
+	in   io.Reader
+	last bool
 
 	space Space // whose records come
 	done  map[Space]bool
 	next  uint64 // no page of the space below it may come
-	list  *pagemap
+	file  *pages
+	fresh fresh
+	list  []entry // of the last pass: the pages that the space has
+}
 
-	opened []*pages // files, until the space is left
+// fresh are new pages that lie between older ones. They wait in a file of their own until all are known.
+type fresh struct {
+	file  *os.File
+	pages []uint64
 }
 
 func (p *pass) take(r record) error {
@@ -37,48 +42,56 @@ func (p *pass) take(r record) error {
 	}
 	p.next = r.page + uint64(r.n)
 	p.stats.Pages += int(r.n)
-	var data []byte
-	if r.what == recData {
-		data = p.buf[:int(r.n)*PageSize]
-		if _, err := io.ReadFull(p.in, data); err != nil {
-			return fmt.Errorf("receive memory: %w", err)
-		}
-		p.stats.Sent += int(r.n)
-		p.stats.Bytes += int64(len(data))
+	data, err := p.content(r)
+	if err != nil {
+		return err
 	}
-	if r.what == recCopy {
-		data = p.buf[:int(r.n)*PageSize]
-		if err := p.copy(r, data); err != nil {
-			return err
-		}
-	}
-	if p.final != nil {
-		return p.conclude(r, data)
-	}
-	return p.keep(r, data)
-}
-
-// copy reads pages of another space as a round has left them.
-func (p *pass) copy(r record, data []byte) error {
-	from := p.where[r.from]
-	if from == nil || r.from == r.space {
-		return fmt.Errorf("%w: pages are copied from space %#x", ErrProtocol, uint64(r.from))
-	}
-	for i := range uint64(r.n) {
-		at := from.get(r.page + i)
-		if at == 0 {
-			return fmt.Errorf("%w: page %#x of space %#x was never sent", ErrProtocol, r.page+i, uint64(r.from))
-		}
-		file, err := p.open(p.levels[at.level()], r.from)
+	for page := r.page; page < p.next; {
+		n, err := p.keep(r, page, data)
 		if err != nil {
 			return err
 		}
-		content := data[i*PageSize : (i+1)*PageSize]
-		n, err := file.file.ReadAt(content, int64(at.place())*PageSize)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("keep memory: %w", err)
+		if page += uint64(n); data != nil {
+			data = data[n*PageSize:]
 		}
-		clear(content[n:]) // zeros at the end are not written before the file is closed
+	}
+	return nil
+}
+
+// content returns the pages that a record brings, nil if it brings none.
+func (p *pass) content(r record) ([]byte, error) {
+	data := p.buf[:int(r.n)*PageSize]
+	switch r.what {
+	case recData:
+		if _, err := io.ReadFull(p.in, data); err != nil {
+			return nil, fmt.Errorf("receive memory: %w", err)
+		}
+		p.stats.Sent += int(r.n)
+		p.stats.Bytes += int64(len(data))
+		return data, nil
+	case recCopy:
+		return data, p.copy(r, data)
+	}
+	return nil, nil
+}
+
+// copy reads pages of another space.
+func (p *pass) copy(r record, data []byte) error {
+	from := p.files[r.from]
+	if from == nil || r.from == r.space {
+		return fmt.Errorf("%w: pages are copied from space %#x", ErrProtocol, uint64(r.from))
+	}
+	if _, err := p.open(r.from); err != nil {
+		return err
+	}
+	for i := range uint64(r.n) {
+		at := from.where.get(r.page + i)
+		if at == 0 {
+			return fmt.Errorf("%w: page %#x of space %#x was never sent", ErrProtocol, r.page+i, uint64(r.from))
+		}
+		if err := readPages(from.file, at-1, data[i*PageSize:(i+1)*PageSize]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -95,151 +108,141 @@ func (p *pass) enter(space Space) error {
 		return err
 	}
 	p.done[space], p.space, p.next = true, space, 0
-	if p.where[space] == nil {
-		p.where[space] = newTable[slot]()
-	}
-	if p.final == nil {
-		return nil
-	}
-	file, err := p.open(p.final, space)
-	if err != nil {
-		return err
-	}
-	p.list, err = createPagemap(p.dir, space.image(), file.number)
+	var err error
+	p.file, err = p.open(space)
 	return err
 }
 
 // entryCost is what a space costs besides its pages.
 const entryCost = 4096
 
-// leave closes the files of the space whose records came.
+// leave makes the file of the space whose records came what it must be, and in the last pass lists its pages.
 func (p *pass) leave() error {
+	if p.file == nil {
+		return nil
+	}
+	f, list := p.file, p.list
+	if !p.last && len(p.fresh.pages) > 0 {
+		f.where.all(func(page uint64, at uint32) { list = append(list, entry{page: page, at: at - 1}) })
+	}
+	if len(p.fresh.pages) > 0 || p.last {
+		if err := p.arrange(f, list); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(f.file.Truncate(int64(f.end)*PageSize), f.close()); err != nil {
+		return fmt.Errorf("keep memory: %w", err)
+	}
+	p.file, p.list, p.space = nil, list[:0], 0
+	return nil
+}
+
+// close closes the files. Those of which pages were copied are open until then.
+func (p *pass) close() error {
 	var errs []error
-	if p.list != nil {
-		errs = append(errs, p.list.close())
-		p.list = nil
+	for _, f := range p.files {
+		errs = append(errs, f.close())
 	}
-	for _, f := range p.opened {
-		errs = append(errs, f.file.Truncate(int64(f.n)*PageSize), f.file.Close())
-		f.file = nil
+	if p.fresh.file != nil {
+		errs = append(errs, p.fresh.file.Close(), p.dir.Remove(freshName))
 	}
-	p.opened, p.space = nil, 0
 	return errors.Join(errs...)
 }
 
-// conclude writes pages of the last pass.
-func (p *pass) conclude(r record, data []byte) error {
-	if r.what != recHave {
-		if err := p.charge(int64(len(data))); err != nil {
-			return err
-		}
-		file, err := p.open(p.final, r.space)
-		if err != nil {
-			return err
-		}
-		if err := file.write(file.n, data); err != nil {
-			return err
-		}
-		file.n += r.n // zeros are a hole: the file gets its full length when it is closed
-		p.list.add(r.page, uint64(r.n), r.flags|pePresent)
-		return nil
+// keep writes the first pages of a record's rest, those that can be written together, and says how many those are.
+func (p *pass) keep(r record, page uint64, data []byte) (n int, err error) {
+	at := p.file.where.get(page)
+	rest := int(p.next - page)
+	if at == 0 {
+		n, err = p.add(r, page, rest, data)
+		return n, err
 	}
-	for page := r.page; page < p.next; page++ {
-		if p.where[r.space].get(page) == 0 {
-			return fmt.Errorf("%w: page %#x of space %#x was never sent", ErrProtocol, page, uint64(r.space))
+	for n = 1; n < rest && p.file.where.get(page+uint64(n)) == at+uint32(n); {
+		n++
+	}
+	for i := range n {
+		p.note(r, entry{page: page + uint64(i), at: at - 1 + uint32(i)})
+	}
+	switch {
+	case r.what == recHave:
+		return n, nil
+	case data != nil:
+		return n, p.file.write(at-1, data[:n*PageSize])
+	}
+	for i := range n {
+		if err := p.file.write(at-1+uint32(i), p.zeros[:]); err != nil {
+			return n, err
 		}
 	}
-	p.list.add(r.page, uint64(r.n), peParent)
-	return nil
+	return n, nil
 }
 
-// keep writes pages of a round: over their older content, or behind the new ones of this round.
-func (p *pass) keep(r record, data []byte) error {
-	t := p.where[r.space]
-	for i := range uint64(r.n) {
-		content := data
-		if data != nil {
-			content = data[i*PageSize : (i+1)*PageSize]
-		}
-		at := t.get(r.page + i)
-		if at == 0 {
-			var err error
-			if at, err = p.append(r.space); err != nil {
-				return err
-			}
-			cost := int64(PageSize)
-			if t.set(r.page+i, at) {
-				cost += int64(unsafe.Sizeof([regionPages]slot{}))
-			}
-			if err := p.charge(cost); err != nil {
-				return err
-			}
-		} else if data == nil {
-			content = p.zeros[:]
-		}
-		file, err := p.open(p.levels[at.level()], r.space)
-		if err != nil {
-			return err
-		}
-		if err := file.write(at.place(), content); err != nil {
-			return err
-		}
+// note lists a page in the last pass.
+func (p *pass) note(r record, e entry) {
+	if p.last {
+		e.flags = r.flags | pePresent
+		p.list = append(p.list, e)
 	}
-	return nil
 }
 
-// append makes room for a page that was not there before.
-func (p *pass) append(space Space) (slot, error) {
-	if p.fresh == nil {
-		if len(p.levels) == MaxRounds {
-			return 0, fmt.Errorf("%w: more than %d rounds", ErrProtocol, MaxRounds)
-		}
-		name := levelName(len(p.levels))
-		if err := p.dir.Mkdir(name, 0o755); err != nil {
-			return 0, fmt.Errorf("keep memory: %w", err)
-		}
-		dir, err := p.dir.OpenRoot(name)
-		if err != nil {
-			return 0, fmt.Errorf("keep memory: %w", err)
-		}
-		p.fresh = &level{dir, map[Space]*pages{}}
-		p.levels = append(p.levels, p.fresh)
+// add writes pages that were not there before: at the end, if they come after all others.
+func (p *pass) add(r record, page uint64, rest int, data []byte) (n int, err error) {
+	if r.what == recHave {
+		return 0, fmt.Errorf("%w: page %#x of space %#x was never sent", ErrProtocol, page, uint64(r.space))
 	}
-	file, err := p.open(p.fresh, space)
-	if err != nil {
-		return 0, err
+	f := p.file
+	if f.end > 0 && page < f.last {
+		return 1, p.wait(r, page, data)
 	}
-	if file.n == maxPlace {
+	if f.since >= spareEvery {
+		f.end, f.since = f.end+spareRoom, 0
+	}
+	if f.end > maxPlace-maxRun-spareRoom {
 		return 0, fmt.Errorf("%w: a space has too many pages", ErrProtocol)
 	}
-	file.n++
-	return slotOf(len(p.levels)-1, file.n-1), nil
+	first := f.end
+	for n < rest { // none of them is there: they come after the last one
+		if err := p.pay(f.where.set(page+uint64(n), f.end+1)); err != nil {
+			return n, err
+		}
+		p.note(r, entry{page: page + uint64(n), at: f.end})
+		f.last = page + uint64(n)
+		f.end, f.since, n = f.end+1, f.since+1, n+1
+	}
+	if data == nil {
+		return n, nil // nothing was ever written there, and the file gets its length in the end
+	}
+	return n, f.write(first, data[:n*PageSize])
 }
 
-// open opens the pages file of a space, or creates it, until the space is left.
-func (p *pass) open(l *level, space Space) (*pages, error) {
-	f := l.pages[space]
-	if f == nil {
-		p.files++
-		f = &pages{number: uint32(p.files)}
-		l.pages[space] = f
+// pay charges for a new page.
+func (p *pass) pay(grown bool) error {
+	cost := int64(PageSize)
+	if grown {
+		cost += int64(unsafe.Sizeof([regionPages]uint32{}))
 	}
-	if f.file != nil {
-		return f, nil
-	}
-	var err error
-	f.file, err = l.dir.OpenFile(fmt.Sprintf("pages-%d.img", f.number), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("keep memory: %w", err)
-	}
-	p.opened = append(p.opened, f)
-	return f, nil
+	return p.charge(cost)
 }
 
-// write writes pages at a place.
-func (f *pages) write(place uint32, data []byte) error {
-	if _, err := f.file.WriteAt(data, int64(place)*PageSize); err != nil {
-		return fmt.Errorf("keep memory: %w", err)
+// freshName is the file in which new pages wait.
+const freshName = "fresh"
+
+// wait puts a page aside that comes between others.
+func (p *pass) wait(r record, page uint64, data []byte) (err error) {
+	if p.fresh.file == nil {
+		if p.fresh.file, err = p.create(freshName); err != nil {
+			return err
+		}
 	}
-	return nil
+	at := uint32(len(p.fresh.pages))
+	if err := p.pay(at == 0 || p.fresh.pages[at-1]/regionPages != page/regionPages); err != nil {
+		return err
+	}
+	content := p.zeros[:]
+	if data != nil {
+		content = data[:PageSize]
+	}
+	p.fresh.pages = append(p.fresh.pages, page)
+	p.note(r, entry{page: page, at: at, fresh: true})
+	return writePages(p.fresh.file, at, content)
 }

@@ -16,6 +16,10 @@ type Sender struct {
 	known map[Space]*table[xxh3.Uint128]
 	w     io.Writer
 	last  bool
+	now   struct { // in the last pass: what the space has, once all of it was sent
+		space Space
+		pages *table[xxh3.Uint128]
+	}
 	stats Stats
 	twin  twins
 }
@@ -42,10 +46,25 @@ func (s *Sender) Begin(w io.Writer, last bool) { s.w, s.last, s.stats = w, last,
 func (s *Sender) Stats() Stats { return s.stats }
 
 // Open tells the target in the last pass that a space exists.
-func (s *Sender) Open(space Space) error { return s.write(record{what: recOpen, space: space}, nil) }
+func (s *Sender) Open(space Space) error {
+	s.enter(space)
+	return s.write(record{what: recOpen, space: space}, nil)
+}
+
+// enter begins a space in the last pass, after which the target has of the one before only what that pass has named.
+func (s *Sender) enter(space Space) {
+	if !s.last || space == s.now.space {
+		return
+	}
+	if s.now.pages != nil {
+		s.known[s.now.space] = s.now.pages
+	}
+	s.now.space, s.now.pages = space, newTable[xxh3.Uint128]()
+}
 
 // Pages sends what the target does not have of neighbouring pages. Flags are CRIU's, for the last pass.
 func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error {
+	s.enter(space)
 	t := s.known[space]
 	if t == nil {
 		t = newTable[xxh3.Uint128]()
@@ -68,7 +87,9 @@ func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error
 		r := record{flags: flags, n: 1, space: space, page: first + uint64(i)}
 		h := s.hash(data[i*PageSize : (i+1)*PageSize])
 		r.what, r.from = s.judge(t, r, h)
-		if !s.last { // what the last pass brings is not where a copy could be made of it
+		if s.last {
+			s.now.pages.set(r.page, h)
+		} else {
 			t.set(r.page, h)
 		}
 		if run.n > 0 && run.what == r.what && run.from == r.from && run.n < maxRun {

@@ -7,46 +7,34 @@ import (
 	"os"
 )
 
-// Store writes what a Sender sends as CRIU's images. Each round that brings pages which were not there before makes a
-// directory, the parent of the next one; pages that came again are written over their older content. In the last pass
-// the images directory itself is written, whose list of pages refers to the parents wherever nothing has changed.
+// Store writes what a Sender sends as CRIU's images: one list and one file of pages for each space, without parents, so
+// that CRIU reads them in large pieces. The file keeps its pages in ascending order from the first round on, with a little
+// room between them. The last pass changes what has changed, in place, and moves only what stands in the way of new pages.
 type Store struct {
 	dir    *os.Root
 	charge func(bytes int64) error // what comes costs room here; an error refuses it
-	levels []*level
-	where  map[Space]*table[slot]
-	files  int // pages files so far, to number them
+	files  map[Space]*pages
 	buf    []byte
 	zeros  [PageSize]byte
 	stats  Stats
 }
 
-// level is one directory of pages.
-type level struct {
-	dir   *os.Root
-	pages map[Space]*pages
-}
-
-// pages is the pages file of one space in one directory.
+// pages is the file with the pages of one space. Their order in it is that of their numbers.
 type pages struct {
 	number uint32
-	n      uint32 // pages in it
-	file   *os.File
+	where  *table[uint32] // the place of each page in the file, counted from one
+	last   uint64         // page of the highest number, if there is any
+	end    uint32         // places that are taken, up to the last one
+	since  uint32         // pages since room was left
+	file   *os.File       // while it is needed
 }
 
-// slot says where a page is: the level in the upper bits, counted from one, and its place in the pages file.
-type slot uint32
-
+// In the file, spareRoom places are left free after about spareEvery pages.
 const (
-	placeBits = 28
-	maxPlace  = 1<<placeBits - 1
-	// MaxRounds is how many passes with new pages may come before the last.
-	MaxRounds = 12
+	spareEvery = 256
+	spareRoom  = 4
+	maxPlace   = 1<<31 - 1
 )
-
-func slotOf(level int, place uint32) slot { return slot(uint32(level+1)<<placeBits | place) }
-func (s slot) level() int                 { return int(s>>placeBits) - 1 }
-func (s slot) place() uint32              { return uint32(s) & maxPlace }
 
 // Open returns a store that writes into the images directory. Charge is asked before room is taken.
 func Open(images string, charge func(bytes int64) error) (*Store, error) {
@@ -54,29 +42,21 @@ func Open(images string, charge func(bytes int64) error) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep memory: %w", err)
 	}
-	return &Store{dir: dir, charge: charge, where: map[Space]*table[slot]{}, buf: make([]byte, maxRun*PageSize)}, nil
+	return &Store{dir: dir, charge: charge, files: map[Space]*pages{}, buf: make([]byte, maxRun*PageSize)}, nil
 }
-
-func levelName(i int) string { return fmt.Sprintf("parent%d", i) }
 
 // Stats returns what the last pass that was received has brought.
 func (s *Store) Stats() Stats { return s.stats }
 
 // Receive takes one pass. Whatever comes is hostile until proven.
 func (s *Store) Receive(in io.Reader, last bool) (err error) {
-	p := &pass{Store: s, in: in, done: map[Space]bool{}}
+	p := &pass{Store: s, in: in, last: last, done: map[Space]bool{}}
 	s.stats = Stats{}
-	if last {
-		if err := s.seal(); err != nil {
-			return err
-		}
-		p.final = &level{s.dir, map[Space]*pages{}}
-	}
-	defer func() { err = errors.Join(err, p.leave()) }()
+	defer func() { err = errors.Join(err, p.close()) }()
 	for {
 		r, err := readRecord(in)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return p.leave()
 		}
 		if err != nil {
 			return err
@@ -90,63 +70,59 @@ func (s *Store) Receive(in io.Reader, last bool) (err error) {
 	}
 }
 
-// seal lists the pages of every level and makes each the parent of the next.
-func (s *Store) seal() error {
-	dirs := make([]*os.Root, 0, len(s.levels)+1)
-	for i, l := range s.levels {
-		for space, t := range s.where {
-			if err := s.sealSpace(l, i, space, t); err != nil {
-				return err
-			}
-		}
-		dirs = append(dirs, l.dir)
+// Close closes the directory.
+func (s *Store) Close() error { return s.dir.Close() }
+
+// open opens the file of a space, or creates it.
+func (s *Store) open(space Space) (*pages, error) {
+	f := s.files[space]
+	if f == nil {
+		f = &pages{number: uint32(len(s.files) + 1), where: newTable[uint32]()}
 	}
-	dirs = append(dirs, s.dir)
-	for i, d := range dirs[1:] {
-		target := levelName(i)
-		if i+1 < len(s.levels) {
-			target = "../" + target
-		}
-		if err := d.Symlink(target, "parent"); err != nil {
-			return fmt.Errorf("keep memory: %w", err)
-		}
+	if f.file != nil {
+		return f, nil
+	}
+	var err error
+	if f.file, err = s.create(fmt.Sprintf("pages-%d.img", f.number)); err != nil {
+		return nil, err
+	}
+	s.files[space] = f
+	return f, nil
+}
+
+func (s *Store) create(name string) (*os.File, error) {
+	f, err := s.dir.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("keep memory: %w", err)
+	}
+	return f, nil
+}
+
+func (f *pages) close() error {
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file = nil
+	return err
+}
+
+// write writes neighbouring pages; places count from zero.
+func (f *pages) write(place uint32, data []byte) error { return writePages(f.file, place, data) }
+
+func writePages(f *os.File, place uint32, data []byte) error {
+	if _, err := f.WriteAt(data, int64(place)*PageSize); err != nil {
+		return fmt.Errorf("keep memory: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) sealSpace(l *level, at int, space Space, t *table[slot]) error {
-	var list *pagemap
-	var err error
-	t.all(func(page uint64, where slot) {
-		if where.level() > at || err != nil {
-			return
-		}
-		if list == nil {
-			number := uint32(0)
-			if f := l.pages[space]; f != nil {
-				number = f.number
-			}
-			if list, err = createPagemap(l.dir, space.image(), number); err != nil {
-				return
-			}
-		}
-		if where.level() == at {
-			list.add(page, 1, pePresent)
-		} else {
-			list.add(page, 1, peParent)
-		}
-	})
-	if list != nil {
-		err = errors.Join(err, list.close())
+// readPages reads neighbouring pages. Zeros at the end of a file need not have been written.
+func readPages(f *os.File, place uint32, data []byte) error {
+	n, err := f.ReadAt(data, int64(place)*PageSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("keep memory: %w", err)
 	}
-	return err
-}
-
-// Close closes the directories.
-func (s *Store) Close() error {
-	errs := []error{s.dir.Close()}
-	for _, l := range s.levels {
-		errs = append(errs, l.dir.Close())
-	}
-	return errors.Join(errs...)
+	clear(data[n:])
+	return nil
 }

@@ -82,7 +82,7 @@ func sendImage(s *stream, disk Disk, file string) error {
 		return err
 	}
 	w := bulkWriter{s}
-	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, f, make([]byte, 256<<10)); err != nil {
+	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, s.copyBuffer); err != nil {
 		return err
 	} else if n != st.Size() {
 		return fmt.Errorf("%s changed its size while it was sent", file)
@@ -109,7 +109,7 @@ func receiveImage(s *stream, disk Disk, dir string, body []byte, room *budget) e
 	}
 	defer f.Close()
 	in := &bulkReader{s: s}
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(in, head.Size+1), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(in, head.Size+1), s.copyBuffer)
 	if err != nil {
 		return fmt.Errorf("receive the checkpoint: %w", err)
 	}

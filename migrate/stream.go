@@ -84,10 +84,12 @@ type stream struct {
 	r *bufio.Reader
 	w *bufio.Writer
 	n int64 // bytes of bulk data sent
+
+	copyBuffer []byte // for images: fresh memory for each of a thousand sockets would cost more time than their content
 }
 
 func newStream(c io.ReadWriter) *stream {
-	return &stream{r: bufio.NewReaderSize(c, 256<<10), w: bufio.NewWriterSize(c, 256<<10)}
+	return &stream{r: bufio.NewReaderSize(c, 256<<10), w: bufio.NewWriterSize(c, 256<<10), copyBuffer: make([]byte, 256<<10)}
 }
 
 func (s *stream) frame(k kind, body []byte) error {

@@ -105,7 +105,7 @@ type Network interface {
 	Setup(ctx context.Context) error
 	// Plug makes the container's NIC inside the network namespace of process pid: MAC, addresses, routes, lo up,
 	// MPTCP off. With hold, the port is kept out of the bridge until Open.
-	Plug(ctx context.Context, id, pid int, nic NIC, hold bool) error
+	Plug(id, pid int, nic NIC, hold bool) error
 	// Open lets a held port's frames through and announces the addresses to the neighbours.
 	Open(id int, nic NIC) error
 	// Close takes the port out of the bridge: nothing gets in or out (idempotent).

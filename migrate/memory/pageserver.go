@@ -43,7 +43,7 @@ type PageServer struct {
 
 // Serve returns when CRIU has said that all was sent.
 func Serve(conn io.ReadWriter, send *Sender) error {
-	p := &PageServer{send: send, conn: conn, in: bufio.NewReaderSize(conn, maxRun*PageSize), buf: make([]byte, maxRun*PageSize)}
+	p := &PageServer{send: send, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), buf: send.run}
 	for {
 		end, err := p.step()
 		if err != nil {

@@ -22,12 +22,14 @@ type Sender struct {
 	}
 	stats Stats
 	twin  twins
+	run   []byte // for what a dump sends
 }
 
 // NewSender returns a sender to a target that has nothing yet.
 func NewSender() *Sender {
-	s := &Sender{seed: rand.Uint64(), known: map[Space]*table[xxh3.Uint128]{}}
+	s := &Sender{seed: rand.Uint64(), known: map[Space]*table[xxh3.Uint128]{}, run: make([]byte, maxRun*PageSize)}
 	s.zero = s.hash(make([]byte, PageSize))
+	clear(s.run) // so that no page of it has to be made while the container stands still
 	return s
 }
 

@@ -29,7 +29,7 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 	}
 	s.pages.serve(ct.Pages)
 	defer func() { err = s.pages.end(err) }()
-	defer s.close()
+	defer func() { s.end(err) }()
 	dir, err := os.Open(images)
 	if err != nil {
 		return fmt.Errorf("open the folder for the checkpoint: %w", err)
@@ -84,7 +84,7 @@ func (c *Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHo
 	if err != nil {
 		return 0, err
 	}
-	defer s.close()
+	defer func() { s.end(err) }()
 	dir, err := os.Open(images)
 	if err != nil {
 		return 0, fmt.Errorf("open the folder of the checkpoint: %w", err)

@@ -27,8 +27,9 @@ type Criu struct {
 	Binary string
 	At     func(point string) error // called at every step that CRIU tells of; tests fail them; nil: none
 
-	mu    sync.Mutex
-	ready map[string]*session // by images directory: started by Ready and not used yet
+	mu      sync.Mutex
+	version map[string]int      // by the binary's path, time and size
+	ready   map[string]*session // by images directory: started by Ready and not used yet
 }
 
 // point passes a named step.
@@ -199,6 +200,15 @@ func (s *session) close() {
 	}
 }
 
+// end closes a session whose request has ended. The container does not wait for a criu that has done its work.
+func (s *session) end(failed error) {
+	if failed == nil {
+		go s.close()
+		return
+	}
+	s.close()
+}
+
 // killed says, after close, whether a signal has ended criu: then it has undone nothing.
 func (s *session) killed() bool {
 	ws, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -209,6 +219,32 @@ func ptr[T any](v T) *T { return &v }
 
 // Version returns CRIU's version as 10000*major + 100*minor + patch.
 func (c *Criu) Version() (int, error) {
+	path, err := exec.LookPath(c.Binary)
+	if err != nil {
+		return 0, fmt.Errorf("start criu: %w", err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("start criu: %w", err)
+	}
+	binary := fmt.Sprintf("%s %d %d", path, st.ModTime().UnixNano(), st.Size())
+	c.mu.Lock()
+	v, known := c.version[binary]
+	c.mu.Unlock()
+	if known {
+		return v, nil
+	}
+	if v, err = c.ask(); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	c.version = map[string]int{binary: v}
+	c.mu.Unlock()
+	return v, nil
+}
+
+// ask has criu say its version.
+func (c *Criu) ask() (int, error) {
 	s, err := c.start()
 	if err != nil {
 		return 0, err

@@ -77,7 +77,7 @@ func (e *Engine) Start(ctx context.Context, s runtime.Spec) (err error) {
 	if err := e.Cgroups.Delegate(s.ID, s.UIDBase); err != nil {
 		return err
 	}
-	if err := e.Network.Plug(ctx, s.ID, pid, s.NIC, false); err != nil {
+	if err := e.Network.Plug(s.ID, pid, s.NIC, false); err != nil {
 		return err
 	}
 	return e.OCI.Start(ctx, s.ID)

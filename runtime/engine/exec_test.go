@@ -31,7 +31,7 @@ func TestExecOfNothing(t *testing.T) {
 			t.Errorf("%s: exit code %d, %v, %q", program, code, err, out.String())
 		}
 	}
-	if got := h.run("echo err >&2; (exit 255) || echo $?"); got != "err\n255" {
+	if got := h.run("echo err >&2; (exit 255) || echo $? >&2"); got != "err\n255" {
 		t.Errorf("a command of its own says %q", got)
 	}
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)

@@ -141,7 +141,7 @@ func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (er
 	var plug plugging
 	pid, err := e.Checkpoints.Restore(e.describe(s.ID, root), images, runtime.RestoreHooks{
 		Namespaces: func(pid int) error {
-			plug.begin(func() error { return e.Network.Plug(ctx, s.ID, pid, s.NIC, true) })
+			plug.begin(func() error { return e.Network.Plug(s.ID, pid, s.NIC, true) })
 			return nil
 		},
 		Connected: plug.wait,

@@ -47,8 +47,8 @@ type network struct {
 	in *Injector
 }
 
-func (n network) Plug(ctx context.Context, id, pid int, nic runtime.NIC, hold bool) error {
-	return n.in.done("network.plug", n.Network.Plug(ctx, id, pid, nic, hold))
+func (n network) Plug(id, pid int, nic runtime.NIC, hold bool) error {
+	return n.in.done("network.plug", n.Network.Plug(id, pid, nic, hold))
 }
 
 func (n network) Open(id int, nic runtime.NIC) error {

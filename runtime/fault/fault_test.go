@@ -1,7 +1,6 @@
 package fault
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -165,7 +164,7 @@ type still struct{ runtime.Network }
 
 func (still) Open(int, runtime.NIC) error { return nil }
 func (still) Close(int) error             { return errors.New("broken") }
-func (still) Plug(context.Context, int, int, runtime.NIC, bool) error {
+func (still) Plug(int, int, runtime.NIC, bool) error {
 	return nil
 }
 
@@ -174,7 +173,7 @@ func TestPointsFollowWhatWasDone(t *testing.T) {
 	arm(t, dir, Trace, "")
 	n := in.Network(still{})
 	arm(t, dir, "network.open", string(Fail))
-	if err := n.Plug(t.Context(), 1, 2, runtime.NIC{}, true); err != nil {
+	if err := n.Plug(1, 2, runtime.NIC{}, true); err != nil {
 		t.Error(err)
 	}
 	if err := n.Open(1, runtime.NIC{}); !errors.Is(err, ErrInjected) {

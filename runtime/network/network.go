@@ -67,8 +67,8 @@ func New(c Config) (*Network, error) {
 func PortName(id int) string { return "vz" + strconv.Itoa(id) }
 
 // Plug makes the container's NIC inside the network namespace of process pid, replacing what an earlier attempt left
-// there. It returns when the link has carrier, so that Open has nothing to wait for.
-func (n *Network) Plug(ctx context.Context, id, pid int, nic runtime.NIC, hold bool) (err error) {
+// there. The link may not have carrier yet: only Open needs that.
+func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
 	mac, err := net.ParseMAC(nic.MAC)
 	if err != nil {
 		return fmt.Errorf("cannot plug container %d: %w", id, err)
@@ -101,9 +101,6 @@ func (n *Network) Plug(ctx context.Context, id, pid int, nic runtime.NIC, hold b
 	if err := InNamespace(pid, func() error { return configure(nic) }); err != nil {
 		return err
 	}
-	if err := waitUp(ctx, attrs.Name); err != nil {
-		return err
-	}
 	if hold {
 		return nil
 	}
@@ -131,6 +128,9 @@ func (n *Network) open(id int, nic runtime.NIC) error {
 	bridge, err := netlink.LinkByName(n.conf.Bridge)
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
+	}
+	if err := waitUp(PortName(id)); err != nil {
+		return err
 	}
 	if port.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := netlink.LinkSetMaster(port, bridge); err != nil {
@@ -198,8 +198,8 @@ func find(name string) (netlink.Link, error) {
 }
 
 // waitUp waits until the kernel has noticed the carrier. A port that joins the bridge before that starts blocked.
-func waitUp(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+func waitUp(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return poll(ctx, fmt.Sprintf("interface %s has no carrier", name), func() bool {
 		b, err := os.ReadFile("/sys/class/net/" + name + "/operstate")

@@ -138,7 +138,7 @@ func newNetwork(t *testing.T, c Config) *Network {
 
 func plug(t *testing.T, n *Network, id int, m member, hold bool) {
 	t.Helper()
-	if err := n.Plug(t.Context(), id, m.pid, m.nic, hold); err != nil {
+	if err := n.Plug(id, m.pid, m.nic, hold); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -442,11 +442,11 @@ func TestBadInput(t *testing.T) {
 	n := newNetwork(t, Config{})
 	m := newMember(t, 1)
 	m.nic.MAC = "nonsense"
-	if err := n.Plug(t.Context(), 101, m.pid, m.nic, false); err == nil {
+	if err := n.Plug(101, m.pid, m.nic, false); err == nil {
 		t.Error("a bad MAC was taken")
 	}
 	m.nic.MAC = "02:00:00:00:00:01"
-	if err := n.Plug(t.Context(), 101, 1<<22+1, m.nic, false); err == nil {
+	if err := n.Plug(101, 1<<22+1, m.nic, false); err == nil {
 		t.Error("plugged into a process that does not exist")
 	}
 	if l, _ := find(PortName(101)); l != nil {

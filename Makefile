@@ -33,7 +33,8 @@ test: setup build ## all tests, end to end ones too (needs root)
 	$(GO) test -count=1 -timeout 40m -p 1 ./...
 
 test-crash: setup build ## every fault at every step of a migration, 90 minutes (needs root)
-	VZCLUSTER_CRASH=all VZCLUSTER_CRASH_KILLS=200 $(GO) test -count=1 -timeout 100m -v -run '^(TestCrashMatrix|TestCriuIsKilledWhileItDumps|TestPartitionsAtEachStage|TestPowerIsLostDuringMigration|TestSystemdContainerUnderFaults)$$' ./agent/e2e/
+	VZCLUSTER_CRASH=all VZCLUSTER_CRASH_LABS=$${VZCLUSTER_CRASH_LABS:-2} VZCLUSTER_CRASH_DIR=$(CURDIR)/out/crash \
+		$(GO) test -count=1 -timeout 100m -v -run '^(TestCriuIsKilledWhileItDumps|TestProgramsAreKilledAtWork|TestPartitionsAtEachStage|TestPowerIsLostDuringMigration|TestSystemdContainerUnderFaults|TestCrashMatrix)$$' ./agent/e2e/
 
 test-vm: setup build ## the tests between QEMU machines, all of them (needs root and qemu-system-x86)
 	VZCLUSTER_TEST_VM=long $(GO) test -count=1 -v -timeout 60m ./agent/e2e/vm/

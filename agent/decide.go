@@ -45,7 +45,7 @@ const (
 	doDrop    verb = "drop"    // another host's, or nobody's: ask the leader, then delete the copy
 )
 
-// action is one transition, with what to report for doReport.
+// action is one transition, with what to report for doReport. A start with a detail is one that a fault made necessary.
 type action struct {
 	Do     verb
 	State  cluster.ContainerState
@@ -111,6 +111,8 @@ func keepRunning(c *cluster.Container, l local) action {
 
 func getRunning(c *cluster.Container, l local) action {
 	switch {
+	case l.Acted.Generation == 0 && c.State == cluster.Running: // since this host booted nothing was done for it
+		return action{Do: doStart, Detail: "started again from disk: its host went down while it ran"}
 	case !l.Acted.current(c):
 		return action{Do: doStart}
 	case l.Acted.Failed == "":

@@ -61,7 +61,12 @@ func TestDecide(t *testing.T) {
 			with(down, func(l *local) { l.Acted.Failed = "why" }),
 			action{Do: doStart},
 		},
-		"after a reboot":         {ct(nil), with(down, func(l *local) { l.Acted = acted{} }), action{Do: doStart}},
+		"after a reboot": {
+			ct(nil), with(down, func(l *local) { l.Acted = acted{} }), action{Do: doStart, Detail: "started again from disk: its host went down while it ran"},
+		},
+		"after a reboot during its start": {
+			ct(func(c *cluster.Container) { c.State = cluster.Starting }), with(down, func(l *local) { l.Acted = acted{} }), action{Do: doStart},
+		},
 		"new limits":             {ct(func(c *cluster.Container) { c.Limits.RAM = 2 << 20 }), up, action{Do: doUpdate}},
 		"destroy, running":       {ct(func(c *cluster.Container) { c.Desired = cluster.WantDestroyed }), up, action{Do: doStop}},
 		"destroy, stopped":       {ct(func(c *cluster.Container) { c.Desired = cluster.WantDestroyed }), down, action{Do: doDestroy}},

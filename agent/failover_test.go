@@ -125,12 +125,20 @@ func TestRebootStartsAgain(t *testing.T) {
 	e.end(c.ID)
 	must(t, os.RemoveAll(filepath.Join(h.cfg.RunDir, "containers"))) // /run is empty after a reboot
 	h.start()
-	eventually(t, "it runs again", func() error {
-		if !e.runs(c.ID) {
-			return errors.New("it does not")
+	eventually(t, "it runs again, and its loss of memory is counted", func() error {
+		now, err := h.Container(t.Context(), "web")
+		if err == nil && (!e.runs(c.ID) || now.State != cluster.Running || now.Restarted != 1 || !strings.Contains(now.Detail, "host went down")) {
+			err = fmt.Errorf("it is %s, restarted %d times: %q", now.State, now.Restarted, now.Detail)
 		}
-		return nil
+		return err
 	})
+	_, err := h.Action(t.Context(), "web", "restart", api.ActionRequest{})
+	must(t, err)
+	now, err := h.Container(t.Context(), "web")
+	must(t, err)
+	if now.Restarted != 1 || now.Detail != "" {
+		t.Errorf("after a restart that was asked for, it was restarted %d times by faults: %q", now.Restarted, now.Detail)
+	}
 }
 
 func TestForeignCopyIsDeleted(t *testing.T) {

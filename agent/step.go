@@ -41,7 +41,7 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	case doAdopt:
 		return true, r.note(id, acted{Generation: c.Generation, Epoch: c.Epoch})
 	case doStart:
-		return r.start(ctx, c, l)
+		return r.start(ctx, c, l, a.Detail)
 	case doStop:
 		return true, r.stop(ctx, s, c)
 	case doBury:
@@ -77,9 +77,11 @@ func (r *reconciler) look(s *cluster.State, id int) (local, error) {
 // report tells the cluster how a container is, and returns its record as it was when the report was committed. That
 // this host is the owner no more is no error: the replica will show it.
 func (r *reconciler) report(ctx context.Context, c *cluster.Container, s cluster.ContainerState, detail string) (*cluster.Container, error) {
-	result, err := r.m.apply(ctx, cluster.ReportContainer{
-		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: s, Detail: detail,
-	})
+	return r.send(ctx, cluster.ReportContainer{ID: c.ID, Host: r.m.name, Generation: c.Generation, State: s, Detail: detail})
+}
+
+func (r *reconciler) send(ctx context.Context, report cluster.ReportContainer) (*cluster.Container, error) {
+	result, err := r.m.apply(ctx, report)
 	if errors.Is(err, cluster.ErrStale) || errors.Is(err, cluster.ErrNotFound) {
 		return nil, nil
 	}
@@ -90,10 +92,12 @@ func (r *reconciler) report(ctx context.Context, c *cluster.Container, s cluster
 	return now, nil
 }
 
-// start starts a container. The report before it is a compare-and-set: an agent whose replica is behind, and which is
-// not the owner any more, gets no further.
-func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local) (more bool, err error) {
-	now, err := r.report(ctx, c, cluster.Starting, "")
+// start starts a container; fault is what has made that necessary, and is counted, or empty. The report before it is a
+// compare-and-set: an agent whose replica is behind, and which is not the owner any more, gets no further.
+func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, fault string) (more bool, err error) {
+	now, err := r.send(ctx, cluster.ReportContainer{
+		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: cluster.Starting, Detail: fault, Restarted: fault != "",
+	})
 	if err != nil {
 		return false, err
 	}
@@ -127,7 +131,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local) (
 	}
 	r.watch(c.ID)
 	r.m.log.Info("started a container", "container", c.ID, "took", time.Since(began).Round(time.Millisecond))
-	_, err = r.report(ctx, now, cluster.Running, "")
+	_, err = r.report(ctx, now, cluster.Running, now.Detail)
 	return false, err
 }
 
@@ -282,7 +286,7 @@ func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
 		return runtime.Spec{}, fmt.Errorf("the template %s of container %d is not known: %w", c.Template, c.ID, cluster.ErrNotFound)
 	}
 	spec := runtime.Spec{
-		ID: c.ID, Name: c.Name, Hostname: c.Hostname, Template: c.Digest, Init: t.Init, Systemd: t.Systemd,
+		ID: c.ID, Generation: c.Generation, Name: c.Name, Hostname: c.Hostname, Template: c.Digest, Init: t.Init, Systemd: t.Systemd,
 		UIDBase: c.UIDBase, Limits: limitsOf(c), NIC: runtime.NIC{Name: "eth0", MAC: c.MAC}, DNS: m.nameServers(),
 	}
 	if m.deps.Resolver != nil {

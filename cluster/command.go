@@ -143,7 +143,7 @@ type ReportContainer struct {
 	State      ContainerState
 	Detail     string
 	Restarted  bool   // it has to be started from disk after a fault
-	Operation  string // the migration that met the fault: its restart is counted once, however often it is reported
+	Operation  string // the migration that met the fault: its restart is counted once, however often it is reported; empty: its host went down
 }
 
 // RemoveContainer says that the owner has deleted a container that was to be destroyed.

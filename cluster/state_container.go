@@ -261,6 +261,9 @@ func (c ReportContainer) apply(s *State) (any, error) {
 		return nil, Refuse(ErrInvalid, "%q is no state that an owner can report of a container", c.State)
 	}
 	count := c.Restarted && old.Lost == "" // else a migration has counted the same loss, and its start is still to come
+	if c.Operation == "" && c.State == Starting {
+		count = count && old.State == Running // once, however often it is reported
+	}
 	if op := s.operations[c.Operation]; c.Restarted && op != nil {
 		count = count && !op.Restarted
 		now := *op

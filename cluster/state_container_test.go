@@ -225,6 +225,22 @@ func TestReportContainer(t *testing.T) {
 	}
 }
 
+func TestReturnOfAHostIsCountedOnce(t *testing.T) {
+	report := func(state ContainerState, restarted bool) Command {
+		return ReportContainer{ID: 101, Host: "h1", Generation: 1, State: state, Detail: "its host went down", Restarted: restarted}
+	}
+	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"), report(Running, false))
+	for range 2 { // the first answer was lost
+		if s = must(t, s, report(Starting, true)); s.Container(101).Restarted != 1 {
+			t.Errorf("it counts %d restarts", s.Container(101).Restarted)
+		}
+	}
+	s = must(t, s, report(Running, false), report(Starting, true))
+	if ct := s.Container(101); ct.Restarted != 2 || ct.Lost != "" {
+		t.Errorf("after the second time it counts %d restarts, the last by %q", ct.Restarted, ct.Lost)
+	}
+}
+
 func TestContainerRefusals(t *testing.T) {
 	one := []Command{create(101, "h1"), create(102, "h1")}
 	gone := append(one[:2:2], SetDesired{ID: 101, Desired: WantDestroyed})

@@ -19,6 +19,7 @@ func (t *Target) Recover(ctx context.Context, op *cluster.Operation, spec runtim
 	if err := t.Host.Settle(ctx, t.imagesOf(op.ID)); err != nil {
 		return err
 	}
+	spec.Generation = op.Generation + 1
 	a := &arrival{Target: t, op: op, spec: spec, images: t.imagesOf(op.ID), clock: newStopwatch()}
 	fate, err := untilKnown(ctx, func() (Fate, error) { return t.Ledger.Abort(ctx, op.ID, "the target met a fault") })
 	if err != nil {

@@ -146,6 +146,7 @@ func (a *arrival) prepareHello(ctx context.Context, hello helloMsg, op *cluster.
 	if a.spec, err = a.Spec(ctx, ct); err != nil {
 		return err
 	}
+	a.spec.Generation = op.Generation + 1
 	// Whatever an earlier try has left, and is not kept aside, would mix with what comes now.
 	if err := a.Host.Destroy(ctx, a.spec.ID); err != nil {
 		return err

@@ -45,17 +45,18 @@ type NIC struct {
 
 // Spec is everything a host must know to make one container real.
 type Spec struct {
-	ID       int // CTID
-	Name     string
-	Hostname string
-	Template string   // digest of the template
-	Init     []string // PID 1 and its arguments
-	Systemd  bool     // PID 1 is systemd
-	UIDBase  uint32
-	Limits   Limits
-	NIC      NIC
-	DNS      []string // name servers
-	Search   string   // DNS search domain
+	ID         int    // CTID
+	Generation uint64 // of the hand-over that makes this copy the container
+	Name       string
+	Hostname   string
+	Template   string   // digest of the template
+	Init       []string // PID 1 and its arguments
+	Systemd    bool     // PID 1 is systemd
+	UIDBase    uint32
+	Limits     Limits
+	NIC        NIC
+	DNS        []string // name servers
+	Search     string   // DNS search domain
 }
 
 // Status is what the kernel says about a container.

@@ -3,67 +3,188 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime/fault"
 )
 
-// TestCriuIsKilledWhileItDumps kills CRIU at random moments of a dump, again and again. The container goes on where it
-// was, its connection unharmed or not, or is restarted from its disk and says so; never two, never none. The dump is
-// followed by a failure, so that a kill that came too late does not cost a whole move.
-func TestCriuIsKilledWhileItDumps(t *testing.T) {
-	c, random := newCrashLab(t, "dump", 3), moments(t)
-	kills, outcomes := number(t, "VZCLUSTER_CRASH_KILLS", 5), map[string]int{}
-	s := scene{name: "dump", harms: []harm{{"source", "source.images", 1, fault.Fail}}}
-	longest, killed := 50*time.Millisecond, 0
-	for i := 0; killed < kills && i < 6*kills; i++ {
-		after := time.Duration(random.Int64N(int64(longest)))
-		n, outcome := 0, "failed"
-		c.during(fmt.Sprint(i), func() { n, outcome = c.killDump(s, after) })
-		if n == 0 {
-			longest = max(10*time.Millisecond, longest*9/10) // they end sooner than that here
-			continue
-		}
-		longest = min(200*time.Millisecond, longest*23/20)
-		killed++
-		outcomes[outcome]++
-		fmt.Printf("dump %d killed after %s: %s\n", i, after.Round(time.Millisecond), outcome)
-		if outcome == "failed" {
-			c.settles("after a failed case", calm)
-		}
-	}
-	t.Logf("%d kills: %v", killed, outcomes)
-	if killed < kills {
-		t.Errorf("only %d of %d kills met a CRIU at work", killed, kills)
+// work is a program at work for a move: it begins right behind a point.
+type work struct {
+	program string
+	begins  harm
+	scene   scene
+	name    string
+}
+
+// works are the programs that can be killed. What follows is a failure where that spares a whole move.
+func works() map[string]work {
+	offline := scene{name: "offline", mode: cluster.ModeOffline}
+	lost := scenes()[len(scenes())-1]
+	at := func(role, point string) harm { return harm{role, point, 1, fault.Hold} }
+	return map[string]work{
+		"dump": {"criu", at("source", "source.dump"), scene{name: "dump", harms: []harm{{"source", "source.images", 1, fault.Fail}}}, "criu, dumping"},
+		"restore": {
+			"criu", at("target", "target.restore"), scene{name: "restore", harms: []harm{{"target", "target.held", 1, fault.Fail}}}, "criu, restoring",
+		},
+		"create":       {"runc", at("target", "runc.creating"), offline, "runc create after an offline move"},
+		"start":        {"runc", at("target", "runc.starting"), offline, "runc start after an offline move"},
+		"create again": {"runc", at("source", "runc.creating"), lost, "runc create after the memory was lost"},
+		"start again":  {"runc", at("source", "runc.starting"), lost, "runc start after the memory was lost"},
 	}
 }
 
-// atWork is how long criu may take to begin.
-const atWork = 2 * time.Second
+// stroke is a kill of a program when it has done a part of its work.
+type stroke struct {
+	work
+	part float64
+}
 
-// killDump begins a move and kills the CRIU of the source a while after it began to work.
-func (c *crashLab) killDump(s scene, after time.Duration) (killed int, outcome string) {
+func (s stroke) String() string { return fmt.Sprintf("%s, killed at %.1f %%", s.name, 100*s.part) }
+
+// strokes spreads kills evenly over a program's work.
+func strokes(w work, n int) (all []stroke) {
+	for i := range n {
+		all = append(all, stroke{w, (float64(i) + 0.5) / float64(n)})
+	}
+	return all
+}
+
+// TestCriuIsKilledWhileItDumps kills a dumping CRIU again and again, all over its work: the container goes on where it was, its
+// connection unharmed or not, or is restarted from its disk and says so; never two, never none.
+func TestCriuIsKilledWhileItDumps(t *testing.T) {
+	killAtWork(t, "dump", 5, strokes(works()["dump"], number(t, "VZCLUSTER_CRASH_KILLS", 200)))
+}
+
+// TestProgramsAreKilledAtWork does the same to a restoring CRIU and to runc.
+func TestProgramsAreKilledAtWork(t *testing.T) {
+	var all []stroke
+	for _, name := range []string{"restore", "create", "start", "create again", "start again"} {
+		all = append(all, strokes(works()[name], 20)...)
+	}
+	killAtWork(t, "work", 5, all)
+}
+
+func killAtWork(t *testing.T, name string, sample int, all []stroke) {
+	campaign[stroke]{
+		name: name, sample: sample,
+		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
+		play: (*crashLab).strike,
+	}.run(t, all)
+}
+
+// mostTries is how many moves may pass before a kill meets its program at work.
+const mostTries = 20
+
+// strike kills a program at work. How long the work takes is learnt from those that came too late.
+func (c *crashLab) strike(s stroke) (outcome string) {
+	c.t.Helper()
+	for range mostTries {
+		killed := 0
+		if killed, outcome = c.strikeOnce(s); killed > 0 {
+			return outcome
+		}
+	}
+	c.t.Fatalf("%s: in %d moves there was none at work at that time", s, mostTries)
+	return ""
+}
+
+func (c *crashLab) strikeOnce(s stroke) (killed int, outcome string) {
 	c.t.Helper()
 	who := c.cast()
 	c.witness.fresh()
 	defer c.disarm()
-	for _, h := range s.harms {
+	for _, h := range s.scene.harms {
 		c.arm(who, h)
 	}
-	started := harm{"source", "source.dump", 1, fault.Hold} // criu waits already, and gets to work now
-	c.arm(who, started)
+	c.arm(who, s.begins)
 	op := make(chan string, 1)
-	go func() { op <- c.move(who, s.mode) }()
-	cs := crashCase{scene: s, harm: started}
+	go func() { op <- c.move(who, s.scene.mode) }()
+	cs := crashCase{scene: s.scene, harm: s.begins}
+	if s.scene.dead {
+		c.endMemory(who, cs)
+	}
 	if c.awaitPoint(who, cs, op) {
-		if err := os.Remove(c.file(who, started) + fault.Reached); err != nil {
+		if err := os.Remove(c.file(who, s.begins) + fault.Reached); err != nil {
 			c.t.Fatal(err)
 		}
-		ended := make(chan struct{})
-		timer := time.AfterFunc(atWork, func() { close(ended) })
-		killed = c.killCriu(who["source"], after, ended)
-		timer.Stop()
+		killed = c.killAt(who[s.begins.role], s)
 	}
-	return killed, c.settles(fmt.Sprintf("criu killed after %s", after), aftermath)
+	return killed, c.settles(s.String(), aftermath)
+}
+
+// atWork is how long a program may take to begin.
+const atWork = 2 * time.Second
+
+// killAt waits until a host's program is at work, and until it must have done its part, and kills it.
+func (c *crashLab) killAt(host string, s stroke) (killed int) {
+	usual, known := c.usual[s.name]
+	if !known {
+		usual = atWork // the first is only watched
+	}
+	var begun time.Time
+	for waited := time.Now(); time.Since(waited) < 2*atWork; time.Sleep(time.Millisecond) {
+		pids := c.working(host, s.program)
+		switch {
+		case len(pids) == 0 && begun.IsZero():
+			if time.Since(waited) > atWork {
+				return 0
+			}
+		case len(pids) == 0:
+			if took := time.Since(begun); known {
+				c.usual[s.name] = (2*usual + took) / 3
+			} else {
+				c.usual[s.name] = took
+			}
+			return 0
+		case begun.IsZero():
+			begun = time.Now()
+		}
+		if !begun.IsZero() && time.Since(begun) >= time.Duration(s.part*float64(usual)) {
+			for _, pid := range pids {
+				if unix.Kill(pid, unix.SIGKILL) == nil {
+					killed++
+				}
+			}
+			return killed
+		}
+	}
+	return 0
+}
+
+// working returns the pids of a host's programs of a name, as seen from here; a CRIU that only waits is not at work.
+func (k *kit) working(host, program string) (pids []int) {
+	k.t.Helper()
+	init := k.init1(host)
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
+	if err != nil {
+		return nil // the host is off
+	}
+	all, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, path := range all {
+		if name, err := os.ReadFile(path); err != nil || string(name) != program+"\n" {
+			continue
+		}
+		dir := filepath.Dir(path)
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space {
+			continue // another host's
+		}
+		if program == "criu" && !strings.HasPrefix(string(line), "criu: ") {
+			continue // not at work yet, or a process that is being restored
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }

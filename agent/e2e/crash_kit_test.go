@@ -27,11 +27,13 @@ type crashLab struct {
 	client    *counter
 	witness   *witness
 	clients   map[string]*api.Client
-	restarted int // as of the last case
+	within    time.Duration            // all must be well again; recovery, unless a slow machine is given longer
+	restarted int                      // as of the last case
+	usual     map[string]time.Duration // how long a program works, see strike
 }
 
 // rest is the pause between two questions of the client: it counts, it does not measure.
-const rest = 2 * time.Millisecond
+const rest = 5 * time.Millisecond
 
 func newCrashLab(t *testing.T, name string, hosts int) *crashLab {
 	t.Helper()
@@ -51,7 +53,8 @@ func newCrashLabOf(t *testing.T, name string, hosts int, template string) *crash
 		t.Fatal(err)
 	}
 	downAfter(t, l)
-	c := &crashLab{kit: &kit{t, l}, name: "wounded", clients: map[string]*api.Client{}}
+	c := &crashLab{kit: &kit{t, l}, name: "wounded", clients: map[string]*api.Client{}, usual: map[string]time.Duration{}}
+	c.within = time.Duration(number(t, "VZCLUSTER_CRASH_WITHIN", int(recovery/time.Second))) * time.Second
 	c.explainFailure()
 	for _, h := range l.Hosts() {
 		if c.clients[h], err = api.NewClient(l.Endpoint(h), nil); err != nil {
@@ -74,9 +77,9 @@ func newCrashLabOf(t *testing.T, name string, hosts int, template string) *crash
 }
 
 // during runs one case as a test of its own, so that the next ones are played even if it fails.
-func (c *crashLab) during(name string, do func()) {
+func (c *crashLab) during(do func()) {
 	outer := c.kit
-	outer.t.Run(name, func(t *testing.T) {
+	outer.t.Run("", func(t *testing.T) {
 		c.kit = &kit{t, outer.lab}
 		c.client.k = c.kit
 		c.explainFailure()
@@ -123,7 +126,7 @@ type cast map[string]string
 func (c *crashLab) cast() cast {
 	c.t.Helper()
 	var ct api.Container
-	c.until("its record", recovery, func() (err error) { ct, err = c.container(); return err })
+	c.until("its record", c.within, func() (err error) { ct, err = c.container(); return err })
 	hosts := c.hosts
 	if len(hosts) == 0 {
 		hosts = c.lab.Hosts()
@@ -136,7 +139,7 @@ func (c *crashLab) cast() cast {
 // leaderNow waits for a leader that all agents agree on.
 func (c *crashLab) leaderNow() (name string) {
 	c.t.Helper()
-	c.until("all agents agree on a leader", recovery, func() error {
+	c.until("all agents agree on a leader", c.within, func() error {
 		name = ""
 		for _, h := range c.lab.Hosts() {
 			ctx, cancel := context.WithTimeout(c.t.Context(), patience)
@@ -212,7 +215,7 @@ func (c *crashLab) settles(what string, calm time.Duration) (outcome string) {
 	var since time.Time // all is well
 	var from int64
 	var ct api.Container
-	c.until(what+": exactly one copy", recovery, func() (err error) {
+	c.until(what+": exactly one copy", c.within, func() (err error) {
 		if ct, err = c.settled(); err != nil {
 			since = time.Time{}
 			return err
@@ -240,7 +243,7 @@ func (c *crashLab) newClient(what string, ct api.Container) string {
 	c.t.Helper()
 	c.client.abandon()
 	last := c.client.now().Last
-	c.until(what+": a new connection", recovery, func() error { // after a restart it takes a moment until it listens
+	c.until(what+": a new connection", c.within, func() error { // after a restart it takes a moment until it listens
 		if c.client.broken() {
 			c.client = c.startCount(c.addr, rest)
 		}
@@ -273,6 +276,9 @@ func (c *crashLab) settled() (api.Container, error) {
 	}
 	if ct.State != cluster.Running || ct.Operation != "" {
 		return ct, fmt.Errorf("it is %s, operation %q", ct.State, ct.Operation)
+	}
+	if host, generation := c.witness.latest(); host != ct.Host || generation != ct.Generation {
+		return ct, fmt.Errorf("it belongs to %s with generation %d, and signs with %s and %d", ct.Host, ct.Generation, host, generation)
 	}
 	for _, h := range c.lab.Hosts() {
 		if c.init1(h) == 0 {

@@ -50,9 +50,10 @@ func stages() []harm {
 	return all
 }
 
-// partLab is a lab of three voters and two more hosts, between which the container is moved.
-func newPartLab(t *testing.T) *crashLab {
-	c := newCrashLab(t, "part", 5)
+// newPartLab makes a lab of three voters and two more hosts, between which the container is moved.
+func newPartLab(t *testing.T, name string) *crashLab {
+	t.Helper()
+	c := newCrashLab(t, name, 5)
 	st := c.status()
 	for _, h := range st.Hosts {
 		if !h.Voter {
@@ -68,37 +69,27 @@ func newPartLab(t *testing.T) *crashLab {
 	return c
 }
 
+// parting is a cut at a stage.
+type parting struct {
+	at  harm
+	how cut
+}
+
+func (p parting) String() string { return fmt.Sprintf("%s cut at %s", p.how.name, p.at.point) }
+
 // TestPartitionsAtEachStage parts the hosts of a move at each of its stages for longer than anybody waits for an
 // answer. While it lasts no two copies run; when it is over all is well again, and nothing was restarted.
 func TestPartitionsAtEachStage(t *testing.T) {
-	c, random := newPartLab(t), moments(t)
-	type pair struct {
-		at  harm
-		how cut
-	}
-	var all []pair
+	var all []parting
 	for _, at := range stages() {
 		for _, how := range cuts() {
-			all = append(all, pair{at, how})
+			all = append(all, parting{at, how})
 		}
 	}
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	whole, until := os.Getenv("VZCLUSTER_CRASH") == "all", time.Now().Add(sampleTime/2)
-	outcomes := map[string]int{}
-	for i := number(t, "VZCLUSTER_CRASH_FROM", 0); i < len(all); i++ {
-		if !whole && time.Now().After(until) {
-			break
-		}
-		p, from, outcome := all[i], time.Now(), "failed"
-		name := fmt.Sprintf("%s cut at %s", p.how.name, p.at.point)
-		c.during(fmt.Sprint(i), func() { outcome = c.part(name, p.at, p.how) })
-		fmt.Printf("partition %d of %d, %s: %s, %.1f s\n", i, len(all), name, outcome, time.Since(from).Seconds())
-		if outcomes[outcome]++; outcome == "failed" {
-			c.mendAll()
-			c.settles("after a failed case", calm)
-		}
-	}
-	t.Logf("%v", outcomes)
+	campaign[parting]{
+		name: "part", sample: 3, lab: newPartLab,
+		play: func(c *crashLab, what parting) string { return c.part(what.String(), what.at, what.how) },
+	}.run(t, all)
 }
 
 // cutTime is how long a cut lasts: longer than a silent peer or an unanswered question is waited for.

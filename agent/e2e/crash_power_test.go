@@ -2,44 +2,37 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime/fault"
 )
 
+// outage is a loss of power at a stage.
+type outage struct {
+	at   harm
+	role string
+}
+
+func (o outage) String() string {
+	return fmt.Sprintf("power of the %s lost at %s", o.role, o.at.point)
+}
+
 // TestPowerIsLostDuringMigration switches a host of a move off at each of its stages, and on again a little later. What
 // ran there has lost its memory and says so; what ran on the other host goes on.
 func TestPowerIsLostDuringMigration(t *testing.T) {
-	c, random := newCrashLab(t, "off", 3), moments(t)
-	type outage struct {
-		at   harm
-		role string
-	}
 	var all []outage
 	for _, at := range stages() {
 		for _, role := range []string{"source", "target"} {
 			all = append(all, outage{at, role})
 		}
 	}
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	if os.Getenv("VZCLUSTER_CRASH") != "all" {
-		all = all[:2]
-	}
-	outcomes := map[string]int{}
-	for i, o := range all {
-		from, outcome := time.Now(), "failed"
-		name := fmt.Sprintf("power of the %s lost at %s", o.role, o.at.point)
-		c.during(fmt.Sprint(i), func() { outcome = c.blackOut(name, o.at, o.role) })
-		fmt.Printf("power %d of %d, %s: %s, %.1f s\n", i, len(all), name, outcome, time.Since(from).Seconds())
-		if outcomes[outcome]++; outcome == "failed" {
-			c.settles("after a failed case", calm)
-		}
-	}
-	t.Logf("%v", outcomes)
+	campaign[outage]{
+		name: "power", sample: 2,
+		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
+		play: func(c *crashLab, what outage) string { return c.blackOut(what.String(), what.at, what.role) },
+	}.run(t, all)
 }
 
 // blackOut switches the host of a role off at a point.
@@ -67,23 +60,15 @@ func (c *crashLab) blackOut(name string, at harm, role string) string {
 
 // TestSystemdContainerUnderFaults plays some of the matrix with a container that has systemd and services in it.
 func TestSystemdContainerUnderFaults(t *testing.T) {
-	c, random := newCrashLabOf(t, "sysd", 3, debian), moments(t)
-	cases := systemdCases(random)
-	if os.Getenv("VZCLUSTER_CRASH") != "all" {
-		cases = cases[:3]
-	}
-	for i, cs := range cases {
-		from, outcome := time.Now(), "failed"
-		c.during(fmt.Sprint(i), func() { outcome = c.play(cs, calm) })
-		fmt.Printf("systemd %d of %d, %s: %s, %.1f s\n", i, len(cases), cs, outcome, time.Since(from).Seconds())
-		if outcome == "failed" {
-			c.settles("after a failed case", calm)
-		}
-	}
+	campaign[crashCase]{
+		name: "systemd", sample: 3,
+		lab:  func(t *testing.T, name string) *crashLab { return newCrashLabOf(t, name, 3, debian) },
+		play: func(c *crashLab, what crashCase) string { return c.play(what, calm) },
+	}.run(t, systemdCases())
 }
 
 // systemdCases are all faults at the points at which such a container differs: CRIU's, and those around the hand-over.
-func systemdCases(random *rand.Rand) (all []crashCase) {
+func systemdCases() (all []crashCase) {
 	for _, at := range []harm{
 		{role: "source", point: "criu.started"},
 		{role: "source", point: "criu.dump.post-dump"},
@@ -98,6 +83,5 @@ func systemdCases(random *rand.Rand) (all []crashCase) {
 	} {
 		all = append(all, actions(crashCase{scene: scenes()[0], harm: at})...)
 	}
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,7 +86,7 @@ func (c *crashLab) play(cs crashCase, calm time.Duration) (outcome string) {
 func (c *crashLab) awaitPoint(who cast, cs crashCase, begun <-chan string) (reached bool) {
 	c.t.Helper()
 	op, known, over := "", false, time.Time{}
-	c.until(cs.String()+": the point is reached or the move ends", recovery, func() error {
+	c.until(cs.String()+": the point is reached or the move ends", 2*c.within, func() error {
 		if cs.harm.point != "" && c.reached(who, cs.harm) {
 			reached = true
 			return nil
@@ -118,7 +117,7 @@ func (c *crashLab) awaitPoint(who cast, cs crashCase, begun <-chan string) (reac
 // endMemory kills the container's processes while it stands still.
 func (c *crashLab) endMemory(who cast, cs crashCase) {
 	at := cs.scene.harms[0]
-	deadline := time.After(recovery)
+	deadline := time.After(2 * c.within)
 	for !c.reached(who, at) {
 		select {
 		case <-deadline:
@@ -235,54 +234,30 @@ func actions(p crashCase) (all []crashCase) {
 	return all
 }
 
-// matrix is every combination, in an order that the seed decides.
-func matrix(points []crashCase, random *rand.Rand) (all []crashCase) {
-	for _, p := range points {
+// TestCrashMatrix harms hosts at every point of a move: three rounds of all combinations, or a sample, see campaign.
+func TestCrashMatrix(t *testing.T) {
+	these := scenes()
+	if !wholeCampaign() && os.Getenv("VZCLUSTER_CRASH_ONLY") == "" {
+		these = []scene{these[0], these[1+moments(t).IntN(len(these)-1)]}
+	}
+	var places, all []crashCase
+	t.Run("points", func(t *testing.T) {
+		var names []string
+		places, names = newCrashLab(t, "points", 3).passages(these)
+		if len(names) < 45 {
+			t.Errorf("only %d points are passed: %v", len(names), names)
+		}
+		t.Logf("%d points at %d places: %s", len(names), len(places), strings.Join(names, " "))
+	})
+	for _, p := range places {
 		all = append(all, actions(p)...)
 	}
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all
-}
-
-// TestCrashMatrix harms hosts at every point of a move. VZCLUSTER_CRASH=all plays the combinations three times, as far as
-// VZCLUSTER_CRASH_MINUTES allow; without it a sample. VZCLUSTER_CRASH_FROM goes on at an index, with the same seed.
-func TestCrashMatrix(t *testing.T) {
-	c, random := newCrashLab(t, "crash", 3), moments(t)
-	whole, these := os.Getenv("VZCLUSTER_CRASH") == "all", scenes()
-	if !whole {
-		these = []scene{these[0], these[1+random.IntN(len(these)-1)]}
-	}
-	points, names := c.passages(these)
-	all := matrix(points, random)
-	t.Logf("%d points, %d places, %d combinations", len(names), len(points), len(all))
-	if len(names) < 45 {
-		t.Errorf("only %d points are passed: %v", len(names), names)
-	}
-	t.Logf("points: %s", strings.Join(names, " "))
-	const rounds = 3
-	until := time.Now().Add(sampleTime)
-	if whole {
-		until = time.Now().Add(time.Duration(number(t, "VZCLUSTER_CRASH_MINUTES", 45)) * time.Minute)
-	}
-	seen := map[string]bool{}
-	outcomes := map[string]int{}
-	begun := time.Now()
-	for i := number(t, "VZCLUSTER_CRASH_FROM", 0); i < rounds*len(all); i++ {
-		if time.Now().After(until) {
-			t.Logf("the time is over; VZCLUSTER_CRASH_FROM=%d goes on", i)
-			break
-		}
-		seen[all[i%len(all)].String()] = true
-		cs, from := all[i%len(all)], time.Now()
-		outcome := "failed"
-		c.during(fmt.Sprintf("%d", i), func() { outcome = c.play(cs, calm) })
-		fmt.Printf("crash %d of %d, %s: %s, %.1f s\n", i, rounds*len(all), cs, outcome, time.Since(from).Seconds())
-		if outcomes[outcome]++; outcome == "failed" {
-			c.settles("after a failed case", calm)
-		}
-	}
-	t.Logf("%d combinations, %v in %s", len(seen), outcomes, time.Since(begun).Round(time.Second))
-	c.client.stop()
+	t.Logf("%d combinations", len(all))
+	campaign[crashCase]{
+		name: "crash", rounds: 3, sample: 40,
+		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
+		play: func(c *crashLab, what crashCase) string { return c.play(what, calm) },
+	}.run(t, all)
 }
 
 // sampleTime is how long the sample of an ordinary test run takes.

@@ -163,12 +163,10 @@ func (f *faulty) strays() (pids []string) {
 // rounds is how often each fault is tried, at another moment each time.
 const rounds = 3
 
-// moments makes the moments of a test's faults, and prints where they come from.
-func moments(t *testing.T) *rand.Rand {
-	seed := uint64(1) // a run that fails shall say something about the change
-	if os.Getenv("VZCLUSTER_CRASH") == "all" {
-		seed = uint64(time.Now().UnixNano())
-	}
+// seedOf returns where the moments and the order of a test's faults come from, and prints it.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := shared.seed
 	if text := os.Getenv("VZCLUSTER_E2E_SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
@@ -177,7 +175,13 @@ func moments(t *testing.T) *rand.Rand {
 		seed = n
 	}
 	t.Logf("VZCLUSTER_E2E_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
+	return seed
+}
+
+// moments makes the moments of a test's faults.
+func moments(t *testing.T) *rand.Rand {
+	t.Helper()
+	return rand.New(rand.NewPCG(seedOf(t), 0))
 }
 
 // usual is how long a migration takes here without a fault.
@@ -230,7 +234,7 @@ func TestCriuIsKilledDuringMigration(t *testing.T) {
 
 // killCriu waits until a host's criu works on a container, and a while more, and kills it.
 func (k *kit) killCriu(host string, after time.Duration, ended <-chan struct{}) (killed int) {
-	for len(k.criu(host)) == 0 {
+	for len(k.working(host, "criu")) == 0 {
 		select {
 		case <-ended:
 			return 0
@@ -238,36 +242,10 @@ func (k *kit) killCriu(host string, after time.Duration, ended <-chan struct{}) 
 		}
 	}
 	<-time.After(after)
-	for _, pid := range k.criu(host) {
+	for _, pid := range k.working(host, "criu") {
 		if unix.Kill(pid, unix.SIGKILL) == nil {
 			killed++
 		}
 	}
 	return killed
-}
-
-// criu returns the pids of a host's criu, as seen from here.
-func (k *kit) criu(host string) (pids []int) {
-	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", k.init1(host)))
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	all, err := filepath.Glob("/proc/[0-9]*/comm")
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	for _, path := range all {
-		if name, err := os.ReadFile(path); err != nil || string(name) != "criu\n" {
-			continue
-		}
-		dir := filepath.Dir(path)
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space || !strings.HasPrefix(string(line), "criu: ") {
-			continue // another host's, or not at work yet, or a process that is being restored
-		}
-		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }

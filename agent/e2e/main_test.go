@@ -21,6 +21,8 @@ type world struct {
 	dir, vzcluster, traffic string
 	load, objects           string // for the workloads, see testdata
 	skip                    string // why nothing can be tested here; empty: everything can
+	begun                   time.Time
+	seed                    uint64 // unless another one is given
 
 	once sync.Once
 	lab  *lab.Lab
@@ -47,6 +49,10 @@ func TestMain(m *testing.M) {
 
 // prepare builds the programs where the lab's hosts, each with a /tmp of its own, see them too.
 func (w *world) prepare() error {
+	w.begun, w.seed = time.Now(), 1 // a run that fails shall say something about the change
+	if wholeCampaign() {
+		w.seed = uint64(w.begun.Unix())
+	}
 	if os.Geteuid() != 0 {
 		w.skip = "a lab needs root"
 		return nil

@@ -117,6 +117,9 @@ func TestPowerCut(t *testing.T) {
 	if got := k.inside("survivor", "cat /root/file"); got != "kept" {
 		t.Errorf("its file is %q", got)
 	}
+	if lost, never := k.show("survivor"), k.show("stopped"); lost.Restarted != 1 || !strings.Contains(lost.Detail, "host went down") || never.Restarted != 0 {
+		t.Errorf("it says %q and counts %d restarts, the stopped one %d", lost.Detail, lost.Restarted, never.Restarted)
+	}
 	if out, code := k.on(lab.Outside, "busybox ping -c 1 -W 2 "+address(c)); code != 0 {
 		t.Errorf("outside does not reach it: %s", out)
 	}

@@ -16,16 +16,11 @@ import (
 // init1 returns the pid of a host's PID 1, 0 when it is switched off.
 func (k *kit) init1(host string) int {
 	k.t.Helper()
-	all, err := k.lab.Status()
+	pid, err := k.lab.InitPID(host)
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	for _, m := range all {
-		if m.Name == host && m.On {
-			return m.Init
-		}
-	}
-	return 0
+	return pid
 }
 
 // under is a path of a host as it is seen from here.

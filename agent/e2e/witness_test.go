@@ -7,14 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/lab"
 )
 
 // witness reads on every host, all the time, what the copies of a container write there, and knows from it when two
-// copies have run: of the same memory, if the same number was written at two times, or of the same disk, if a process
-// went on after the next one had begun.
+// copies have run: of the same memory, if the same number was written at two times, of the same disk, if a process
+// went on after the next one had begun, or of whatever, if one signed with an older generation after a newer one had.
 type witness struct {
 	files map[string]string // host -> file
 	stop  func()
@@ -24,11 +25,20 @@ type witness struct {
 	read   map[string]int64
 	beats  map[beatKey]int64 // -> when
 	lives  map[int64]int64   // process -> its last beat
+	copies map[uint64]*signed
+	last   signed
 	wrongs []string
 }
 
 // beatKey names a beat: which process wrote it, and its number.
 type beatKey struct{ life, number int64 }
+
+// signed is what was written by the copy with a generation.
+type signed struct {
+	host        string
+	generation  uint64
+	first, last int64 // when
+}
 
 func (k *kit) watch(id int) *witness {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -45,7 +55,7 @@ func (k *kit) watch(id int) *witness {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(20 * time.Millisecond):
 			}
 		}
 	}()
@@ -57,7 +67,7 @@ func (k *kit) watch(id int) *witness {
 func (w *witness) fresh() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.beats, w.lives, w.wrongs = map[beatKey]int64{}, map[int64]int64{}, nil
+	w.beats, w.lives, w.copies, w.wrongs = map[beatKey]int64{}, map[int64]int64{}, map[uint64]*signed{}, nil
 }
 
 // look reads what a host's copy has written since the last look.
@@ -83,9 +93,10 @@ func (w *witness) look(host string) {
 	defer w.mu.Unlock()
 	for _, line := range strings.Split(string(b[:whole]), "\n") {
 		var k beatKey
-		var at int64
-		if n, _ := fmt.Sscanf(line, "%d %d %d", &k.life, &k.number, &at); n == 3 {
-			w.beat(host, k, at)
+		var by signed
+		if n, _ := fmt.Sscanf(line, "%d %d %d %s %d", &k.life, &k.number, &by.first, &by.host, &by.generation); n == 5 {
+			w.beat(host, k, by.first)
+			w.sign(by)
 		}
 	}
 }
@@ -107,9 +118,71 @@ func (w *witness) beat(host string, k beatKey, at int64) {
 	}
 }
 
+// sign notes who wrote a beat; the caller holds the lock.
+func (w *witness) sign(by signed) {
+	at := by.first
+	if w.copies[by.generation] == nil {
+		by.last = at
+		w.copies[by.generation] = &by
+	}
+	c := w.copies[by.generation]
+	if c.host != by.host {
+		w.wrongs = append(w.wrongs, fmt.Sprintf("generation %d ran on %s and on %s", by.generation, c.host, by.host))
+	}
+	c.first, c.last = min(c.first, at), max(c.last, at)
+	for older, o := range w.copies {
+		for newer, n := range w.copies {
+			if older < newer && o.last > n.first {
+				w.wrongs = append(w.wrongs, fmt.Sprintf("generation %d ran on %s for %s beside generation %d on %s",
+					older, o.host, time.Duration(o.last-n.first), newer, n.host))
+			}
+		}
+	}
+	if at >= w.last.last {
+		w.last = signed{host: by.host, generation: by.generation, first: at, last: at}
+	}
+}
+
+// latest returns who wrote last.
+func (w *witness) latest() (host string, generation uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last.host, w.last.generation
+}
+
 // twice says what proves that two copies have run.
 func (w *witness) twice() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.wrongs[:min(3, len(w.wrongs))]
+}
+
+func TestTwoCopiesAreSeen(t *testing.T) {
+	for name, c := range map[string]struct {
+		here, there string // what was written on two hosts: process, number, time, signature
+		seen        bool
+	}{
+		"a move":                             {"1 1 10 h1 1\n", "1 1 10 h1 1\n1 2 20 h2 2\n", false},
+		"a restart from disk":                {"1 1 10 h1 1\n15 1 20 h1 1\n", "", false},
+		"one number at two times":            {"1 1 10 h1 1\n1 2 20 h1 1\n", "1 1 10 h1 1\n1 2 21 h1 1\n", true},
+		"a process beside its follower":      {"1 1 10 h1 1\n1 2 30 h1 1\n", "20 1 21 h2 2\n", true},
+		"an old generation beside a newer":   {"1 1 10 h1 1\n1 3 30 h1 1\n", "1 2 20 h2 2\n", true},
+		"a generation that two hosts claim":  {"1 1 10 h1 1\n", "1 2 20 h2 1\n", true},
+		"lines that are not whole are later": {"1 1 10 h1 1\n1 1 1", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &witness{files: map[string]string{}, read: map[string]int64{}}
+			w.fresh()
+			for host, text := range map[string]string{"h1": c.here, "h2": c.there} {
+				w.files[host] = filepath.Join(t.TempDir(), "beat")
+				if err := os.WriteFile(w.files[host], []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				w.look(host)
+			}
+			if got := w.twice(); (len(got) > 0) != c.seen {
+				t.Errorf("it sees %v", got)
+			}
+		})
+	}
 }

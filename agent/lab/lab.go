@@ -250,6 +250,15 @@ func (l *Lab) Status() ([]MachineStatus, error) {
 	return all, nil
 }
 
+// InitPID returns the pid of a host's PID 1 on the outside, 0 when it is switched off.
+func (l *Lab) InitPID(host string) (int, error) {
+	_, m, err := l.find(host)
+	if err != nil || !m.Proc.alive() {
+		return 0, err
+	}
+	return m.Proc.PID, nil
+}
+
 // AgentPID returns the pid of a host's agent on the outside, 0 when none runs.
 func (l *Lab) AgentPID(host string) (int, error) {
 	_, m, err := l.find(host)

@@ -92,6 +92,7 @@ func runAgent(ctx context.Context, cfg agent.Config, file, faults string) error 
 		if harm, err = fault.New(faults); err != nil {
 			return err
 		}
+		harm.Host = cfg.Name
 	}
 	deps, err := agentDeps(cfg, log, harm)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 )
 
 // The adapters below pass a point after every call that has changed something: state on the host differs from then on.
+// Where a program of its own is at work they pass one before it, so that tests can kill it there.
 
 // Roots passes roots.* points.
 func (in *Injector) Roots(r runtime.Roots) runtime.Roots { return roots{r, in} }
@@ -18,7 +19,7 @@ func (in *Injector) Network(n runtime.Network) runtime.Network { return network{
 func (in *Injector) Cgroups(c runtime.Cgroups) runtime.Cgroups { return cgroups{c, in} }
 
 // OCI passes runc.* points.
-func (in *Injector) OCI(o runtime.OCI) runtime.OCI { return oci{o, in} }
+func (in *Injector) OCI(o runtime.OCI) runtime.OCI { return oci{o, in, &mark{host: in.Host}} }
 
 // done passes a point if a call went well.
 func (in *Injector) done(point string, err error) error {
@@ -93,22 +94,38 @@ func (c cgroups) Remove(id int) error { return c.in.done("cgroup.remove", c.Cgro
 
 type oci struct {
 	runtime.OCI
-	in *Injector
+	in   *Injector
+	mark *mark
 }
 
 func (o oci) Create(ctx context.Context, s runtime.Spec, root, cgroup string) (int, error) {
+	if err := o.in.At("runc.creating"); err != nil {
+		return 0, err
+	}
 	pid, err := o.OCI.Create(ctx, s, root, cgroup)
+	if err == nil {
+		err = o.mark.put(root, s)
+	}
 	return pid, o.in.done("runc.create", err)
 }
 
 func (o oci) Start(ctx context.Context, id int) error {
+	if err := o.in.At("runc.starting"); err != nil {
+		return err
+	}
 	return o.in.done("runc.start", o.OCI.Start(ctx, id))
 }
 
 func (o oci) Forget(id int) error { return o.in.done("runc.forget", o.OCI.Forget(id)) }
 
 func (o oci) Prepare(ctx context.Context, s runtime.Spec, root, cgroup string) error {
+	o.mark.expect(s)
 	return o.in.done("runc.prepare", o.OCI.Prepare(ctx, s, root, cgroup))
 }
 
-func (o oci) Adopt(id, pid int) error { return o.in.done("runc.adopt", o.OCI.Adopt(id, pid)) }
+func (o oci) Adopt(id, pid int) error {
+	if err := o.mark.restored(id, pid); err != nil {
+		return err
+	}
+	return o.in.done("runc.adopt", o.OCI.Adopt(id, pid))
+}

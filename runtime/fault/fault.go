@@ -46,6 +46,8 @@ var ErrInjected = errors.New("it failed on purpose")
 // Injector does what the files of a folder say. A file named like a point holds an action and, if it is not the first
 // passage that counts, its number: "kill 3". It is used once: before anything is done it gets the ending Reached.
 type Injector struct {
+	Host string // its name, for Mark
+
 	dir string
 	mu  sync.Mutex
 }

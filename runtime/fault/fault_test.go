@@ -186,3 +186,38 @@ func TestPointsFollowWhatWasDone(t *testing.T) {
 		t.Errorf("the trace is %q", b)
 	}
 }
+
+// silent is a runtime whose calls go well.
+type silent struct{ runtime.OCI }
+
+func (silent) Create(context.Context, runtime.Spec, string, string) (int, error) { return 7, nil }
+func (silent) Prepare(context.Context, runtime.Spec, string, string) error       { return nil }
+func (silent) Adopt(int, int) error                                              { return nil }
+
+func TestCopiesAreMarked(t *testing.T) {
+	in, _ := injector(t)
+	in.Host = "host1"
+	o := in.OCI(silent{})
+	root, outside := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	marked := func() string {
+		b, _ := os.ReadFile(filepath.Join(root, Mark))
+		return string(b)
+	}
+	owner := uint32(os.Geteuid())
+	if _, err := o.Create(t.Context(), runtime.Spec{ID: 101, Generation: 3, UIDBase: owner}, root, ""); err != nil || marked() != "host1 3\n" {
+		t.Errorf("it is marked %q: %v", marked(), err)
+	}
+	// A link that the container has made leads nowhere.
+	if err := errors.Join(os.RemoveAll(filepath.Join(root, "run")), os.Symlink(outside, filepath.Join(root, "run"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Create(t.Context(), runtime.Spec{ID: 101, Generation: 4, UIDBase: owner}, root, ""); err == nil {
+		t.Error("a mark was written outside of the root")
+	}
+	if err := o.Adopt(101, os.Getpid()); err == nil {
+		t.Error("a copy was marked that nobody had prepared")
+	}
+}

@@ -75,7 +75,7 @@ func witness(addr, dir string) error {
 	if b, err := io.ReadAll(f); err != nil {
 		return err
 	} else if len(b) > 0 {
-		if n, err = strconv.ParseInt(strings.TrimLeft(strings.TrimSpace(string(b)), "0"), 10, 64); err != nil {
+		if n, err = strconv.ParseInt(string(b[:counterDigits]), 10, 64); err != nil {
 			return err
 		}
 	}
@@ -87,15 +87,27 @@ func witness(addr, dir string) error {
 			one.Lock()
 			defer one.Unlock()
 			n++
-			_, err := f.WriteAt(fmt.Appendf(nil, "%020d\n", n), 0)
+			_, err := f.WriteAt(fmt.Appendf(nil, "%0*d %-40s\n", counterDigits, n, signature()), 0)
 			return n, err
 		})
 	}()
 	return <-failed
 }
 
-// beat writes a line every few milliseconds as long as it runs: when this process began, a number in memory, the time.
-// Two copies of the same memory that both run write the same number at different times.
+// counterDigits is how long the number in the counter's file is.
+const counterDigits = 20
+
+// signature is which copy of its container this process is in, as a host and a generation; see fault.Mark.
+func signature() string {
+	b, err := os.ReadFile("/run/copy")
+	if err != nil {
+		return "nowhere 0"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// beat writes a line every few milliseconds as long as it runs: when this process began, a number in memory, the time,
+// and which copy this is. Two copies of the same memory that both run write the same number at different times.
 func beat(file string) error {
 	const most = 64 << 10
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -110,7 +122,7 @@ func beat(file string) error {
 			}
 			size = 0
 		}
-		written, err := fmt.Fprintf(f, "%d %d %d\n", life, n, time.Now().UnixNano())
+		written, err := fmt.Fprintf(f, "%d %d %d %s\n", life, n, time.Now().UnixNano(), signature())
 		if err != nil {
 			return err
 		}

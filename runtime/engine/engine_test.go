@@ -336,3 +336,27 @@ func TestFailedStart(t *testing.T) {
 		t.Errorf("it has left %v", left)
 	}
 }
+
+// interrupted is a runtime whose caller dies before it starts what it has created.
+type interrupted struct{ runtime.OCI }
+
+func (interrupted) Start(context.Context, int) error { return nil }
+
+func TestCreatedIsNotRunning(t *testing.T) {
+	h, s := newHost(t)
+	whole := h.OCI
+	h.OCI = interrupted{whole}
+	must(t, h.Start(t.Context(), s))
+	if st, err := h.Status(101); err != nil || st.Running {
+		t.Errorf("it is %+v, %v", st, err)
+	}
+	h.OCI = whole
+	must(t, h.Start(t.Context(), s))
+	if got := h.run("cat /proc/1/comm"); got != "init" {
+		t.Errorf("inside runs %q", got)
+	}
+	must(t, h.Destroy(t.Context(), 101))
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("it has left %v", left)
+	}
+}

@@ -91,11 +91,11 @@ func (r *Runc) Adopt(id, pid int) error {
 	if err := os.WriteFile(file+".tmp", b, 0o600); err != nil {
 		return fmt.Errorf("adopt container %d: %w", id, err)
 	}
-	if err := os.Rename(file+".tmp", file); err != nil {
+	// The fifo on which a created container waits says "created" as long as it exists.
+	if err := os.Remove(r.fifo(id)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("adopt container %d: %w", id, err)
 	}
-	// The fifo on which a created container waits says "created" to runc as long as it exists.
-	if err := os.Remove(filepath.Join(dir, "exec.fifo")); err != nil && !os.IsNotExist(err) {
+	if err := os.Rename(file+".tmp", file); err != nil {
 		return fmt.Errorf("adopt container %d: %w", id, err)
 	}
 	return nil

@@ -144,7 +144,15 @@ func (r *Runc) Status(id int) (runtime.Status, error) {
 	if !alive || start != s.Start {
 		return runtime.Status{}, nil
 	}
+	if _, err := os.Lstat(r.fifo(id)); err == nil {
+		return runtime.Status{}, nil // its init waits for a start that did not come
+	}
 	return runtime.Status{Running: true, PID: s.PID}, nil
+}
+
+// fifo is where a created container waits to be started; runc removes it then.
+func (r *Runc) fifo(id int) string {
+	return filepath.Join(r.cfg.State, strconv.Itoa(id), "exec.fifo")
 }
 
 // startTime returns when a process started, in clock ticks since boot, and whether it lives (a zombie does not).

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"

@@ -24,7 +24,7 @@ const (
 	drained         = 20
 	goalDrain       = 1.25
 	goalLast        = 1.1 // blackout of the last over that of the first
-	drainWidth      = 1   // moves at once of a plan
+	drainWidth      = api.DefaultParallel
 	rawPort         = "7100"
 )
 

@@ -17,6 +17,41 @@ import (
 // of the container ever has this owner.
 const mounterID = 4_000_000
 
+// mapping is what a container's root is mounted with. It is kept: to make it takes a process, and a root that moves here
+// is mounted once more while its container stands still.
+type mapping struct {
+	base uint32
+	ns   *os.File
+}
+
+// mapOf returns the user namespace whose ids a container's layers are mounted with.
+func (r *Roots) mapOf(spec runtime.Spec) (*os.File, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m, ok := r.maps[spec.ID]; ok && m.base == spec.UIDBase {
+		return m.ns, nil
+	}
+	ns, err := idmap(spec.UIDBase)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := r.maps[spec.ID]; ok {
+		m.ns.Close()
+	}
+	r.maps[spec.ID] = mapping{spec.UIDBase, ns}
+	return ns, nil
+}
+
+// forgetMap closes what mapOf keeps of a container.
+func (r *Roots) forgetMap(id int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m, ok := r.maps[id]; ok {
+		m.ns.Close()
+		delete(r.maps, id)
+	}
+}
+
 // idmap opens a user namespace that maps ids on disk to ids seen: 0..65535 to the range from base, mounterID to 0.
 // The namespace needs a process to be made, which is gone when idmap returns.
 func idmap(base uint32) (*os.File, error) {

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -49,6 +50,9 @@ type Config struct {
 type Roots struct {
 	dir string
 	log *slog.Logger
+
+	mu   sync.Mutex
+	maps map[int]mapping // by container, from the first mount of its root on
 }
 
 var _ runtime.Roots = (*Roots)(nil)
@@ -66,7 +70,7 @@ func New(c Config) (*Roots, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	r := &Roots{dir: dir, log: log}
+	r := &Roots{dir: dir, log: log, maps: map[int]mapping{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list container roots: %w", err)
@@ -157,11 +161,10 @@ func (r *Roots) bind(spec runtime.Spec, template string) error {
 	if err := r.unbind(spec.ID); err != nil { // left by a crash
 		return err
 	}
-	ids, err := idmap(spec.UIDBase)
+	ids, err := r.mapOf(spec)
 	if err != nil {
 		return err
 	}
-	defer ids.Close()
 	if err := bindMapped(template, r.path(spec.ID, "lower"), ids, unix.MOUNT_ATTR_RDONLY); err != nil {
 		return err
 	}
@@ -288,6 +291,7 @@ func (r *Roots) Remove(id int) error {
 	if err := r.Unmount(id); err != nil {
 		return err
 	}
+	r.forgetMap(id)
 	gone := filepath.Join(r.dir, fmt.Sprintf("%s%d-%d", removed, id, time.Now().UnixNano()))
 	err := os.Rename(r.path(id), gone)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -124,12 +124,9 @@ const atWork = 2 * time.Second
 
 // killAt waits until a host's program is at work, and until it must have done its part, and kills it.
 func (c *crashLab) killAt(host string, s stroke) (killed int) {
-	usual, known := c.usual[s.name]
-	if !known {
-		usual = atWork // the first is only watched
-	}
+	usual, known := c.usual[s.name] // the first is only watched
 	var begun time.Time
-	for waited := time.Now(); time.Since(waited) < 2*atWork; time.Sleep(time.Millisecond) {
+	for waited := time.Now(); begun.IsZero() || time.Since(begun) < c.within; time.Sleep(time.Millisecond) {
 		pids := c.working(host, s.program)
 		switch {
 		case len(pids) == 0 && begun.IsZero():
@@ -146,7 +143,7 @@ func (c *crashLab) killAt(host string, s stroke) (killed int) {
 		case begun.IsZero():
 			begun = time.Now()
 		}
-		if !begun.IsZero() && time.Since(begun) >= time.Duration(s.part*float64(usual)) {
+		if known && time.Since(begun) >= time.Duration(s.part*float64(usual)) {
 			for _, pid := range pids {
 				if unix.Kill(pid, unix.SIGKILL) == nil {
 					killed++

@@ -76,7 +76,7 @@ func (c *crashLab) play(cs crashCase, calm time.Duration) (outcome string) {
 		}
 	}
 	outcome = c.settles(cs.String(), calm)
-	if !reached && cs.harm.point != "" {
+	if !reached && cs.harm.point != "" && !c.reached(who, cs.harm) {
 		outcome += ", not reached"
 	}
 	return outcome
@@ -103,10 +103,17 @@ func (c *crashLab) awaitPoint(who cast, cs crashCase, begun <-chan string) (reac
 			over = time.Time{}
 			return fmt.Errorf("operation %q goes on", op)
 		}
+		if cs.harm.point == "" {
+			return nil
+		}
+		if _, err := c.settled(); err != nil { // what is done after the end has points too
+			over = time.Time{}
+			return err
+		}
 		if over.IsZero() {
 			over = time.Now()
 		}
-		if cs.harm.point != "" && time.Since(over) < aftermath { // what is cleared away after the end has points too
+		if time.Since(over) < aftermath {
 			return fmt.Errorf("operation %q has just ended", op)
 		}
 		return nil

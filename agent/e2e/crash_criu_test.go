@@ -110,10 +110,9 @@ func (c *crashLab) strikeOnce(s stroke) (killed int, outcome string) {
 	if s.scene.dead {
 		c.endMemory(who, cs)
 	}
-	if c.awaitPoint(who, cs, op) {
-		if err := os.Remove(c.file(who, s.begins) + fault.Reached); err != nil {
-			c.t.Fatal(err)
-		}
+	reached := c.awaitPoint(who, cs, op)
+	c.letGo(who, s.begins)
+	if reached {
 		killed = c.killAt(who[s.begins.role], s)
 	}
 	return killed, c.settles(s.String(), aftermath)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -173,6 +174,16 @@ func (c *crashLab) arm(who cast, h harm) {
 func (c *crashLab) reached(who cast, h harm) bool {
 	_, err := os.Stat(c.file(who, h) + fault.Reached)
 	return err == nil
+}
+
+// letGo has a host wait at a point no longer, now or when it comes there.
+func (c *crashLab) letGo(who cast, h harm) {
+	c.t.Helper()
+	for _, f := range []string{c.file(who, h), c.file(who, h) + fault.Reached} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 func (c *crashLab) disarm() {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +104,7 @@ func (c *crashLab) part(name string, at harm, how cut) string {
 	op := make(chan string, 1)
 	go func() { op <- c.move(who, cluster.ModeLive) }()
 	if !c.awaitPoint(who, crashCase{scene: scene{name: name}, harm: at}, op) {
+		c.letGo(who, at)
 		return c.settles(name, calm) + ", not reached"
 	}
 	const flaps = 4
@@ -116,9 +116,7 @@ func (c *crashLab) part(name string, at harm, how cut) string {
 			c.mendAll()
 		}
 		if n == 0 {
-			if err := os.Remove(c.file(who, at) + fault.Reached); err != nil {
-				c.t.Fatal(err)
-			}
+			c.letGo(who, at)
 		}
 		for end := time.Now().Add(cutTime / (2 * flaps)); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 			if n := c.running(); n > 1 {

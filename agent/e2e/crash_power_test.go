@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/vzcluster/vzcluster/cluster"
-	"github.com/vzcluster/vzcluster/runtime/fault"
 )
 
 // outage is a loss of power at a stage.
@@ -46,12 +44,13 @@ func (c *crashLab) blackOut(name string, at harm, role string) string {
 	go func() { op <- c.move(who, cluster.ModeLive) }()
 	cs := crashCase{scene: scene{name: name}, harm: at}
 	if !c.awaitPoint(who, cs, op) {
+		c.letGo(who, at)
 		return c.settles(name, calm) + ", not reached"
 	}
 	if err := c.lab.PowerOff(c.t.Context(), who[role]); err != nil {
 		c.t.Fatal(err)
 	}
-	_ = os.Remove(c.file(who, at) + fault.Reached)
+	c.letGo(who, at)
 	if err := c.lab.Start(c.t.Context(), who[role]); err != nil {
 		c.t.Fatal(err)
 	}

@@ -27,17 +27,18 @@ type mapping struct {
 // mapOf returns the user namespace whose ids a container's layers are mounted with.
 func (r *Roots) mapOf(spec runtime.Spec) (*os.File, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if m, ok := r.maps[spec.ID]; ok && m.base == spec.UIDBase {
+	m, ok := r.maps[spec.ID]
+	r.mu.Unlock()
+	if ok && m.base == spec.UIDBase {
 		return m.ns, nil
 	}
 	ns, err := idmap(spec.UIDBase)
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := r.maps[spec.ID]; ok {
-		m.ns.Close()
-	}
+	r.forgetMap(spec.ID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.maps[spec.ID] = mapping{spec.UIDBase, ns}
 	return ns, nil
 }

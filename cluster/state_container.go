@@ -272,9 +272,9 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	}
 	lost := old.Lost
 	switch {
-	case count && c.State == Starting:
+	case count && c.State == Starting: // empty when its host went down: it is the host that starts it then
 		lost = c.Operation
-	case c.Restarted && c.State == Running, !c.Restarted && (c.State == Starting || c.State == Stopped):
+	case c.Restarted && c.State == Running, c.Operation == "" && (c.State == Starting || c.State == Stopped):
 		lost = "" // any other report may be of what the fault has left
 	}
 	if old.State == c.State && old.Detail == c.Detail && old.Lost == lost && !count {

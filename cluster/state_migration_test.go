@@ -92,7 +92,7 @@ func TestALossIsCountedOnce(t *testing.T) {
 		t.Errorf("before the start it counts %d restarts, the last by %q", ct.Restarted, ct.Lost)
 	}
 	again := []Command{begin("o", 101, "h1", "h2", 1), AbortMigration{Operation: "o"}, report(Starting, true, "o")}
-	for _, started := range []ReportContainer{report(Running, true, "n"), report(Starting, false, ""), report(Stopped, false, "")} {
+	for _, started := range []ReportContainer{report(Running, true, "n"), report(Starting, false, ""), report(Starting, true, ""), report(Stopped, false, "")} {
 		if ct := must(t, must(t, s, started), again...).Container(101); ct.Restarted != 2 || ct.Lost != "o" {
 			t.Errorf("after %s it counts %d restarts, the last by %q", started.State, ct.Restarted, ct.Lost)
 		}

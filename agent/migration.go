@@ -51,7 +51,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 			Dial: mv.dial, Spec: a.Spec, LastMove: func(container int) *cluster.MoveResult { return a.State().LastMove(container) },
 		}
 		target := &migrate.Target{
-			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
+			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Fill: memory.Filler{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
 			Spec: mv.spec,
 		}
 		source.Shelf, target.Shelf = shelf, shelf

@@ -342,8 +342,34 @@ func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error 
 		return err
 	}
 	b = bytes.TrimRight(b, "\x00")
+	if _, err := os.Stat(filepath.Join(images, "unfilled")); err == nil {
+		b = nil
+	}
 	*a.here() = copyOf{running: true, frozen: true, memory: string(b), layer: a.here().layer}
 	return nil
+}
+
+func (a *agent) Split(images string) error {
+	defer a.enter()()
+	return os.WriteFile(filepath.Join(images, "unfilled"), nil, 0o600)
+}
+
+func (a *agent) Join(images string) error {
+	defer a.enter()()
+	return os.RemoveAll(filepath.Join(images, "unfilled"))
+}
+
+func (a *agent) Fill(_ context.Context, images string, _ []int) error {
+	defer a.enter()()
+	b, err := os.ReadFile(filepath.Join(images, "pages-1.img"))
+	a.here().memory = string(bytes.TrimRight(b, "\x00"))
+	return errors.Join(err, os.Remove(filepath.Join(images, "unfilled")))
+}
+
+func (a *agent) Whole(images string) (bool, error) {
+	defer a.enter()()
+	_, err := os.Stat(filepath.Join(images, "unfilled"))
+	return err != nil, nil
 }
 
 func (a *agent) Resume(_ context.Context, _ runtime.Spec, opened func()) error {

@@ -75,6 +75,7 @@ type TargetHost interface {
 	PrepareRestore(ctx context.Context, s runtime.Spec, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Restore(ctx context.Context, s runtime.Spec, images string) error
+	PIDs(id int) ([]int, error)
 	Resume(ctx context.Context, s runtime.Spec, opened func()) error
 	Settle(ctx context.Context, images string) error
 	Start(ctx context.Context, s runtime.Spec) error
@@ -128,6 +129,7 @@ const (
 	PointTargetDelta     Point = "target.delta"
 	PointTargetImages    Point = "target.images"
 	PointTargetRestore   Point = "target.restore"
+	PointTargetFill      Point = "target.fill" // restored, but for a part of its memory
 	PointTargetHeld      Point = "target.held"
 	PointTargetCommit    Point = "target.commit"
 	PointTargetCommitted Point = "target.committed"
@@ -157,7 +159,7 @@ func Points() []Point {
 		PointSourcePreflight, PointSourceHello, PointSourceCopy, PointSourcePrepare, PointSourceMemory, PointSourcePredict, PointSourceFreeze, PointSourceFrozen, PointSourceDump,
 		PointSourceDelta, PointSourceImages, PointSourceAssert, PointSourceAllow, PointSourceResumed, PointSourceEnd,
 		PointSourceFinish, PointSourceFinished, PointTargetHello, PointTargetCleared, PointTargetCopy, PointTargetPrepare,
-		PointTargetPrepared, PointTargetMemory, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetHeld, PointTargetCommit,
+		PointTargetPrepared, PointTargetMemory, PointTargetDelta, PointTargetImages, PointTargetRestore, PointTargetFill, PointTargetHeld, PointTargetCommit,
 		PointTargetCommitted, PointTargetResuming, PointTargetResumed, PointTargetTold, PointTargetSynced,
 	}
 }

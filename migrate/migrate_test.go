@@ -102,7 +102,7 @@ func openPages(images string, charge func(int64) error) (PageStore, error) {
 
 func (r *run) target(a *agent) *Target {
 	return &Target{
-		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Memory: openPages, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Memory: openPages, Fill: a, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		Spec: func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
 	}
 }
@@ -233,7 +233,7 @@ func TestMigration(t *testing.T) {
 			if r.container().Host != "b" {
 				t.Fatal("the container did not move")
 			}
-			onlyLive := []Point{PointTargetPrepare, PointTargetMemory, PointTargetPrepared, PointTargetImages, PointTargetResuming}
+			onlyLive := []Point{PointTargetPrepare, PointTargetMemory, PointTargetPrepared, PointTargetImages, PointTargetFill, PointTargetResuming}
 			for _, p := range Points() {
 				if !seen[p] && (mode == cluster.ModeLive || !slices.Contains(onlyLive, p)) {
 					t.Errorf("the point %s was not passed", p)
@@ -349,6 +349,32 @@ func TestRecoverOfLongAgo(t *testing.T) {
 	}
 	if c := r.copies["a"]; !c.running || c.memory != "counter=42" {
 		t.Errorf("the container that came back is %+v", c)
+	}
+}
+
+// A committed copy that is held and has not all of its memory, because an agent died while it was brought in, must be
+// restored once more before it goes on.
+func TestRecoverOfAnUnfilledCopy(t *testing.T) {
+	ctx := bounded(t)
+	r := newRun(t, cluster.ModeLive)
+	r.must(cluster.CommitMigration{Operation: operation})
+	a := r.agents["b"]
+	images := filepath.Join(r.dirs["b"], operation)
+	content := append([]byte("counter=42"), make([]byte, 100)...)
+	err := errors.Join(os.MkdirAll(images, 0o755), os.WriteFile(filepath.Join(images, "pages-1.img"), content, 0o600), a.Split(images),
+		journal{Operation: operation, Container: ctid, Boot: LocalDisk{}.Boot(), Stage: stagePrepared}.save(LocalDisk{}, r.dirs["b"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.copies["b"] = &copyOf{layer: r.copies["a"].layer}
+	if err := a.Restore(ctx, spec(), images); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.target(a).Recover(ctx, r.op(), spec()); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.copies["b"]; !c.running || c.frozen || c.memory != "counter=42" || r.container().Restarted != 0 {
+		t.Errorf("the copy is %+v, restarts: %d", c, r.container().Restarted)
 	}
 }
 

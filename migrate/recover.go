@@ -61,10 +61,14 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if err != nil {
 		return false, err
 	}
-	if st.Running && st.Frozen { // held, or about to go on when the agent died: it has never been let go
+	whole, err := a.whole()
+	if err != nil {
+		return false, err
+	}
+	if st.Running && st.Frozen && whole { // held, or about to go on when the agent died: it has never been let go
 		return false, a.Host.Resume(ctx, a.spec, func() {})
 	}
-	if st.Running || !a.running {
+	if st.Running && !st.Frozen || !a.running {
 		return false, nil
 	}
 	j, ok, err := loadJournal(a.Disk, a.Dir, a.op.ID)
@@ -104,7 +108,7 @@ func (a *arrival) again(ctx context.Context, j journal) error {
 	if err := a.Host.PrepareRestore(ctx, a.spec, a.images); err != nil {
 		return err
 	}
-	if err := a.Host.Restore(ctx, a.spec, a.images); err != nil {
+	if err := a.restoreOnce(ctx, true); err != nil {
 		return err
 	}
 	j.Stage = stageResuming

@@ -43,7 +43,7 @@ func (h *simHost) start() {
 		Spec: func(*cluster.Container) (runtime.Spec, error) { return spec(), nil },
 	}
 	target := &Target{
-		Name: h.name, Host: kernel{a, "target: "}, Ledger: ledger, Copy: kernel{a, "target: "}, Disk: disk, Dir: simDir, Log: log,
+		Name: h.name, Host: kernel{a, "target: "}, Ledger: ledger, Copy: kernel{a, "target: "}, Fill: kernel{a, "target: "}, Disk: disk, Dir: simDir, Log: log,
 		Spec: func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error) {
 			return spec(), a.Idle(ctx, ct.ID)
 		},

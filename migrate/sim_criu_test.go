@@ -171,9 +171,45 @@ func (c *simCRIU) restore() error {
 	if h.ct != nil {
 		return errors.New("criu: a pid is taken")
 	}
-	h.ct = &simProc{lineage: memory[0], n: memory[1], restoring: true}
+	h.ct = &simProc{lineage: memory[0], n: memory[1], restoring: true, holes: h.disk.names[unfilled(c.images)] != nil}
 	h.adopted, h.open = false, false
 	return nil
+}
+
+// unfilled is a note that a restore from these images leaves holes in the memory.
+func unfilled(images string) string { return filepath.Join(images, "unfilled") }
+
+func (k kernel) Split(images string) error {
+	return k.do("split the images", func(h *simHost) error {
+		h.disk.change(func(n map[string]*inode) { n[unfilled(images)] = &inode{} })
+		return nil
+	})
+}
+
+func (k kernel) Join(images string) error {
+	return k.do("join the images", func(h *simHost) error {
+		h.disk.change(func(n map[string]*inode) { delete(n, unfilled(images)) })
+		return nil
+	})
+}
+
+func (k kernel) Fill(_ context.Context, images string, _ []int) error {
+	err := k.do("fill the memory", func(h *simHost) error {
+		if h.ct == nil {
+			return errors.New("there are no processes")
+		}
+		h.ct.holes = false
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return k.Join(images)
+}
+
+func (k kernel) Whole(images string) (whole bool, err error) {
+	err = k.do("whole?", func(h *simHost) error { whole = h.disk.names[unfilled(images)] == nil; return nil })
+	return whole, err
 }
 
 func (k kernel) Checkpoint(_ runtime.Spec, _, images string, _ func(io.ReadWriter) error, ready func()) error {

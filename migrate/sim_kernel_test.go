@@ -46,6 +46,7 @@ type simHost struct {
 type simProc struct {
 	lineage, n int
 	restoring  bool // CRIU has not let it go
+	holes      bool // a part of its memory is not there yet
 	infected   bool // a killed CRIU has left its code, which can be seen
 	doomed     bool // the same, unseen: it ends when it is thawed
 }

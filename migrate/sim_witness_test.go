@@ -36,6 +36,9 @@ func (s *sim) look() {
 			if h.name != owner {
 				s.violate("the copy on %s can run, the owner is %s", h.name, owner)
 			}
+			if h.ct.holes {
+				s.violate("the copy on %s can run without a part of its memory", h.name)
+			}
 		}
 		if h.ct != nil && h.open && h.name != owner {
 			s.violate("the copy on %s is heard, the owner is %s", h.name, owner)

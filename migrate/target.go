@@ -25,6 +25,7 @@ type Target struct {
 	Copy   Copier
 	// Memory opens the store for pages in an images folder. Charge is asked before room is taken; an error refuses it.
 	Memory func(images string, charge func(bytes int64) error) (PageStore, error)
+	Fill   Filler // nil: CRIU restores everything
 	Disk   Disk
 	Dir    string // on it, for checkpoints and journals
 	Hook   Hook
@@ -327,7 +328,7 @@ func (a *arrival) restore(ctx context.Context) error {
 	if err := a.mounted(); err != nil {
 		return err
 	}
-	err := a.Host.Restore(ctx, a.spec, a.images)
+	err := a.restoreOnce(ctx, true)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -338,7 +339,7 @@ func (a *arrival) restore(ctx context.Context) error {
 	if again := errors.Join(a.Host.Kill(ctx, a.spec.ID), a.Host.PrepareRestore(ctx, a.spec, a.images)); again != nil {
 		return errors.Join(err, again)
 	}
-	return a.Host.Restore(ctx, a.spec, a.images)
+	return a.restoreOnce(ctx, false)
 }
 
 // commit hands the container over to this host. From the first try on only the ledger knows how it ended.

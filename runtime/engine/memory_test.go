@@ -75,7 +75,17 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 
 	must(t, h.Kill(ctx, 101))
 	must(t, h.PrepareRestore(ctx, s, images))
+	must(t, memory.Filler{}.Split(images))
+	if whole, err := (memory.Filler{}).Whole(images); err != nil || whole {
+		t.Errorf("nothing is left to fill: %v", err)
+	}
+	began := time.Now()
 	must(t, h.Restore(ctx, s, images))
+	restored := time.Now()
+	pids, err := h.PIDs(101)
+	must(t, err)
+	must(t, memory.Filler{}.Fill(ctx, images, pids))
+	t.Logf("restored in %v, filled in %v", restored.Sub(began), time.Since(restored))
 	must(t, h.Resume(ctx, s, func() {}))
 	for _, i := range []string{"1", "2"} {
 		h.run("touch /root/ask." + i)

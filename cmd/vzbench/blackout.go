@@ -192,8 +192,7 @@ func (m *moved) once(ctx context.Context, b *bench) error {
 		m.echoes = append(m.echoes, ms(gap))
 		echo = fmt.Sprintf("%.0f ms", ms(gap))
 	} else {
-		m.echo = m.open()
-		if err := m.echo.waitFor(ctx, "another echo", time.Now().UnixNano()); err != nil {
+		if err := m.reopen(ctx); err != nil {
 			return err
 		}
 	}
@@ -202,6 +201,14 @@ func (m *moved) once(ctx context.Context, b *bench) error {
 		return nil
 	}
 	return settled(ctx, m.run)
+}
+
+// reopen replaces a connection that broke. What broke it may break the next one too: the floor opens its network late.
+func (m *moved) reopen(ctx context.Context) error {
+	return waitUntil(ctx, "another echo", 100*time.Millisecond, func() (bool, error) {
+		m.echo = m.open()
+		return m.echo.waitFor(ctx, "an echo", time.Now().UnixNano()) == nil, ctx.Err()
+	})
 }
 
 // runner runs commands in one of our containers.

@@ -39,7 +39,7 @@ func (s Space) valid() bool {
 	case kindProcess:
 		return s.id() > 0 && s.id() <= maxPID
 	case kindShared:
-		return s.id() > 0
+		return true // the first System V segment of a container has number 0
 	}
 	return false
 }

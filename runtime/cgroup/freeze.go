@@ -16,12 +16,17 @@ import (
 // Freeze freezes and returns when every process stands still. When the context ends before that, what was frozen is
 // thawed again.
 func (m *Manager) Freeze(ctx context.Context, id int) error {
+	var still []int
+	if pids, err := m.PIDs(id); err == nil && !m.tree.v2 {
+		still = stopped(pids)
+	}
 	if err := m.reach(ctx, id, true); err != nil {
 		if !errors.Is(err, runtime.ErrNotFound) {
 			_ = m.setFrozen(m.Path(id), false)
 		}
 		return err
 	}
+	stopAgain(still)
 	return nil
 }
 

@@ -60,6 +60,9 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 	if err != nil {
 		return err
 	}
+	if err := noteTimers(before, images); err != nil {
+		return err
+	}
 	_, err = s.do(rpc.CriuReqType_DUMP, o, func(script string, _ int) error {
 		if script == "post-dump" && ready != nil {
 			ready()
@@ -113,7 +116,7 @@ func (c *Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHo
 	if o.CgRoot, err = cgroupRoots(ct.Cgroup); err != nil {
 		return 0, err
 	}
-	if err := errors.Join(restoreFolders(ct, images), holdAtEnd(ct, images)); err != nil {
+	if err := errors.Join(restoreFolders(ct, images), holdAtEnd(ct, images), mendFiles(images)); err != nil {
 		return 0, err
 	}
 	resp, err := s.do(rpc.CriuReqType_RESTORE, o, func(script string, pid int) error {
@@ -123,7 +126,8 @@ func (c *Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHo
 		case "post-setup-namespaces": // sockets come next
 			return h.Connected()
 		case "pre-resume": // not earlier: CRIU must still stop the processes once more
-			return h.Restored(pid)
+			pids, err := ct.PIDs()
+			return errors.Join(err, setTimers(pids, images), h.Restored(pid))
 		}
 		return nil
 	})
@@ -194,14 +198,14 @@ func (c *Criu) Settle(ctx context.Context, images string) error {
 	if s := c.take(images); s != nil {
 		s.close()
 	}
-	if err := awaitEnd(ctx, images); err != nil {
+	if err := c.awaitEnd(ctx, images); err != nil {
 		return err
 	}
 	unbind(images)
 	return clearMounts(images)
 }
 
-func awaitEnd(ctx context.Context, images string) error {
+func (c *Criu) awaitEnd(ctx context.Context, images string) error {
 	b, err := os.ReadFile(filepath.Join(images, pidFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -213,10 +217,13 @@ func awaitEnd(ctx context.Context, images string) error {
 	if err != nil {
 		return nil // a loss of power has emptied the file, and ended criu too
 	}
-	for {
+	for p := (stuck{pid: pid}); ; {
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		if err != nil || string(name) != "criu\n" {
 			return nil
+		}
+		if p.idle() > c.patience() {
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		select {
 		case <-ctx.Done():

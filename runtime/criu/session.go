@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 type Criu struct {
 	Binary string
 	At     func(point string) error // called at every step that CRIU tells of; tests fail them; nil: none
+	// Patience is how long a dump or restore may get nothing done before it is ended; zero: 20 seconds.
+	Patience time.Duration
 
 	mu      sync.Mutex
 	version map[string]int      // by the binary's path, time and size
@@ -47,6 +50,9 @@ type session struct {
 	conn  *net.UnixConn
 	pages *pageSocket
 	ended chan struct{} // closed when the process has ended
+
+	waiting atomic.Bool // for its next message
+	stuck   atomic.Bool // it was ended by guard
 }
 
 // urgent is CRIU's nice value.
@@ -86,7 +92,7 @@ func (c *Criu) start() (*session, error) {
 	}
 	// The container stands still while CRIU works. What it restores gets its own priority back.
 	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, urgent) // without the right to it only slower
-	s := &session{c, cmd, conn.(*net.UnixConn), pages, make(chan struct{})}
+	s := &session{criu: c, cmd: cmd, conn: conn.(*net.UnixConn), pages: pages, ended: make(chan struct{})}
 	go s.watch()
 	return s, nil
 }
@@ -125,9 +131,15 @@ func (s *session) do(t rpc.CriuReqType, opts *rpc.CriuOpts, notify notifyFunc) (
 	if err := s.send(&rpc.CriuReq{Type: &t, Opts: opts}); err != nil {
 		return nil, err
 	}
+	defer s.guard()()
 	var refused error
 	for {
+		s.waiting.Store(true)
 		resp, err := s.receive()
+		s.waiting.Store(false)
+		if err != nil && s.stuck.Load() {
+			err = fmt.Errorf("it got nothing done for %s and was ended: %w", s.criu.patience(), err)
+		}
 		if err != nil {
 			return nil, errors.Join(refused, err)
 		}

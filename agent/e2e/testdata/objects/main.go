@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // object makes one in the current directory, and returns what checks it. Both panic when something is wrong.
@@ -59,17 +61,21 @@ var objects = []object{
 	{"eventfd", eventfd},
 	{"epoll", epoll},
 	{"signalfd", signalfd},
+	{"timerfd, periodic", timerfdPeriodic(unix.CLOCK_MONOTONIC, 0)},
+	{"timerfd, periodic, from a moment", timerfdPeriodic(unix.CLOCK_MONOTONIC, unix.TFD_TIMER_ABSTIME)},
+	{"timerfd, periodic, wall clock", timerfdPeriodic(unix.CLOCK_REALTIME, unix.TFD_TIMER_ABSTIME)},
+	{"timerfd, once", timerfdOnce(unix.CLOCK_MONOTONIC, 0)},
+	{"timerfd, at a moment", timerfdOnce(unix.CLOCK_MONOTONIC, unix.TFD_TIMER_ABSTIME)},
+	{"timerfd, wall clock", timerfdOnce(unix.CLOCK_REALTIME, unix.TFD_TIMER_ABSTIME)},
+	{"timerfd, a year", timerfdYear},
+	{"setitimer", intervalTimer},
+	{"posix timer, periodic", posixTimer(unix.SIGUSR1, true)},
+	{"posix timer, once", posixTimer(unix.SIGVTALRM, false)},
 	{"inotify", inotify},
 	{"pseudo-terminal", pseudoTerminal},
 	{"child with pipes", childWithPipes},
-	{"zombie child", zombieChild},
-}
-
-// unkept are those that CRIU does not keep, see docs/migration.md; they are made only when they are named.
-var unkept = []object{
-	{"timerfd, periodic", timerfdPeriodic},
-	{"timerfd, once", timerfdOnce},
 	{"stopped child", stoppedChild},
+	{"zombie child", zombieChild},
 }
 
 func main() {
@@ -89,7 +95,7 @@ func main() {
 func serve(addr string, names []string) error {
 	wanted := objects
 	if len(names) > 0 {
-		wanted = slices.DeleteFunc(slices.Concat(objects, unkept), func(o object) bool { return !slices.Contains(names, o.name) })
+		wanted = slices.DeleteFunc(slices.Clone(objects), func(o object) bool { return !slices.Contains(names, o.name) })
 	}
 	type made struct {
 		name  string

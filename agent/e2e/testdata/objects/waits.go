@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,51 +57,6 @@ func epoll() func() {
 			panic("ready:" + got)
 		}
 		must(read(later))
-	}
-}
-
-const period = 50 * time.Millisecond
-
-// timerfdPeriodic has fired as often as time has passed: no expiry is lost or doubled.
-func timerfdPeriodic() func() {
-	fd := must(unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK))
-	every := unix.NsecToTimespec(int64(period))
-	start := time.Now()
-	ok(unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil))
-	fired := uint64(0)
-	return func() {
-		before := time.Since(start)
-		if n, err := read(fd); err != unix.EAGAIN {
-			ok(err)
-			fired += n
-		}
-		least, most := uint64(before/period), uint64(time.Since(start)/period)
-		if fired < least || fired > most {
-			panic(fmt.Sprintf("it has fired %d times, which should be between %d and %d", fired, least, most))
-		}
-	}
-}
-
-// timerfdOnce is set for a year ahead by the wall clock and for a moment ahead by the monotonic one.
-func timerfdOnce() func() {
-	year := must(unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK))
-	end := time.Now().AddDate(1, 0, 0)
-	at, err := unix.TimeToTimespec(end)
-	ok(err)
-	ok(unix.TimerfdSettime(year, unix.TFD_TIMER_ABSTIME, &unix.ItimerSpec{Value: at}, nil))
-	moment := must(unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC))
-	set := func() {
-		ok(unix.TimerfdSettime(moment, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(time.Second))}, nil))
-	}
-	set()
-	return func() {
-		expect("it fired", must(read(moment)), 1)
-		set()
-		var left unix.ItimerSpec
-		ok(unix.TimerfdGettime(year, &left))
-		if d := time.Until(end) - time.Duration(left.Value.Nano()); d.Abs() > 500*time.Millisecond {
-			panic(fmt.Sprintf("the year is %s too long", -d))
-		}
 	}
 }
 

@@ -116,6 +116,7 @@ func processBlockers(p runtime.Process, own map[string]string) func(yield func(w
 			{p.Traced, "a debugger is attached to it", "detach the debugger (gdb, strace)"},
 			{p.Stopped, "some of its threads are stopped and others are not", "let it go on (kill -CONT), or stop all of it"},
 			{p.Headless, "its first thread has ended while others go on", orOffline},
+			{p.Borrowing, "it has /dev/tty open, a terminal that other processes have too", "quit it (pagers and editors in an ssh session do so)"},
 			{p.Stuck, "it waits in the kernel and cannot be interrupted", "wait until its input or output has ended"},
 		} {
 			if s.is && !yield(s.what, s.remedy) {
@@ -136,6 +137,8 @@ func fileBlocker(f runtime.File) (what, remedy string) {
 		return protocolBlocker(f.Protocol)
 	case f.Unread:
 		return "it does not read the messages on a netlink socket", "restart it, or move the container with --offline"
+	case f.Counting:
+		return "it has an eventfd that is a semaphore, which a checkpoint would make a plain one", orOffline
 	case f.Outside:
 		return "it watches a process outside of the container or a single thread", orOffline
 	case f.Detached:

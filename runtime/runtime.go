@@ -235,6 +235,7 @@ type Process struct {
 	Stopped    bool              // some of its threads are stopped, others are not
 	Headless   bool              // its first thread has ended, others have not
 	Stuck      bool              // it waits in the kernel and cannot be interrupted
+	Borrowing  bool              // it has /dev/tty open, and others have that terminal too
 }
 
 // File is one descriptor of a process, or several that are the same.
@@ -247,6 +248,7 @@ type File struct {
 	Detached bool   // its file system is mounted nowhere in the container
 	Outside  bool   // it stands for a process that is not the container's, or for a single thread
 	Unread   bool   // a netlink socket with messages that nobody reads
+	Counting bool   // an eventfd that was made as a semaphore
 }
 
 // Scan is a container as a checkpoint will find it.

@@ -23,7 +23,7 @@ const passing = 50 * time.Millisecond
 // Scan implements runtime.Checkpointer. Processes that end meanwhile are left out. It asks no file system that the
 // container may serve itself: such a question might never be answered.
 func (*Criu) Scan(init int, pids []int) (runtime.Scan, error) {
-	s := scanner{pids: pids, mounts: map[int]string{}, seen: map[string]bool{}}
+	s := scanner{pids: pids, mounts: map[int]string{}, seen: map[string]bool{}, masters: map[int]int{}}
 	s.scan.Init = init
 	if err := s.readMounts(init); err != nil {
 		return s.scan, err
@@ -38,6 +38,7 @@ func (*Criu) Scan(init int, pids []int) (runtime.Scan, error) {
 			s.scan.Processes = append(s.scan.Processes, p)
 		}
 	}
+	s.terminals()
 	s.connections(init)
 	s.lookAgain()
 	return s.scan, nil
@@ -62,6 +63,8 @@ type scanner struct {
 	pids   []int
 	mounts map[int]string  // mount id -> type of file system, in all the container's mount namespaces
 	seen   map[string]bool // mount namespaces that were read
+
+	masters map[int]int // number of a pseudo-terminal -> a process that holds its master
 }
 
 func (s *scanner) process(pid int) (runtime.Process, error) {

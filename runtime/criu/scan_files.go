@@ -56,8 +56,14 @@ func (s *scanner) files(dir string) ([]runtime.File, error) {
 		case strings.HasPrefix(target, "socket:"):
 			f.Protocol = protocol(at)
 		case strings.HasPrefix(target, "/"):
-			seen[target] = !strings.HasSuffix(target, deleted) // of deleted ones, two may have the same name
 			s.named(&f, at, filepath.Join(dir, "fdinfo", fd.Name()))
+			if f.Device == ptmx {
+				pid, _ := strconv.Atoi(filepath.Base(dir))
+				s.masters[number(filepath.Join(dir, "fdinfo", fd.Name()), "tty-index:")] = pid
+			}
+			seen[target] = !strings.HasSuffix(target, deleted) && f.Device != ptmx // else two may have the same name
+		case target == "anon_inode:[eventfd]":
+			f.Counting = number(filepath.Join(dir, "fdinfo", fd.Name()), "eventfd-semaphore:") == 1
 		case target == "anon_inode:[pidfd]" || strings.HasPrefix(target, "pidfd:"):
 			f.Outside = s.outside(filepath.Join(dir, "fdinfo", fd.Name()))
 		default:

@@ -168,6 +168,10 @@ func (m moment) set(process int) {
 	if err != nil || target != timerLink || !wall(number(fmt.Sprintf("/proc/self/fdinfo/%d", fd), "clockid:")) {
 		return
 	}
+	if late := time.Now().UnixNano() - m.Due; late >= 0 && m.Every > 0 { // what it has missed
+		missed := late/m.Every + 1
+		m.Due, m.Ticks = m.Due+missed*m.Every, m.Ticks+uint64(missed)
+	}
 	t := unix.ItimerSpec{Value: unix.NsecToTimespec(max(m.Due, 1)), Interval: unix.NsecToTimespec(max(m.Every, 0))}
 	if unix.TimerfdSettime(fd, m.Flags|unix.TFD_TIMER_ABSTIME, &t, nil) == nil && m.Ticks > 0 {
 		const setTicks = 0x40085400 // TFD_IOC_SET_TICKS

@@ -86,6 +86,9 @@ func kinds() map[string]func(dir string) error {
 		"inotify":   func(dir string) error { return inotify(dir) },
 		"memfd":     func(string) error { _, err := unix.MemfdCreate("x", 0); return err },
 		"eventfd":   func(string) error { _, err := unix.Eventfd(1, 0); return err },
+		"semaphore": func(string) error { _, err := unix.Eventfd(1, unix.EFD_SEMAPHORE); return err },
+		"tty":       func(string) error { return terminal(false) },
+		"pager":     func(string) error { return terminal(true) },
 		"timerfd":   func(string) error { _, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, 0); return err },
 		"pidfd":     func(string) error { _, err := unix.PidfdOpen(os.Getpid(), 0); return err },
 		"watcher":   func(string) error { _, err := unix.PidfdOpen(os.Getppid(), 0); return err },
@@ -135,6 +138,38 @@ func kinds() map[string]func(dir string) error {
 		"cgroup-ns": func(string) error { return nested(unix.CLONE_NEWCGROUP) },
 		"passed":    passed,
 	}
+}
+
+// terminal has a terminal and /dev/tty open, by itself or in a child that is in the foreground, as a pager in a shell.
+func terminal(inChild bool) error {
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return err
+	}
+	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR, 0); err != nil { // we lead a session, and it becomes ours
+		return err
+	}
+	if !inChild {
+		return open("/dev/tty")("")
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(os.Args[0], "nothing", os.Args[2]+".child")
+	cmd.Stdin = tty
+	cmd.SysProcAttr = &unix.SysProcAttr{Foreground: true, Ctty: int(tty.Fd())}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return tty.Close()
 }
 
 func inotify(dir string) error {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Timers stand still while the container does, except those that are set by the wall clock. None may be lost, fire twice or
-// fire early.
+// Timers stand still while the container does, as does the clock that programs measure time with; those that are set by the
+// wall clock do not. None may be lost, fire twice or fire early.
 
 const (
 	period = 50 * time.Millisecond // of timers that repeat
@@ -33,6 +33,14 @@ func timerfd(clock, flags int, value, interval time.Duration) (fd int, set func(
 	return fd, set
 }
 
+// now is the time by which a timer goes: without the monotonic clock it is the wall clock's.
+func now(clock int) time.Time {
+	if clock == unix.CLOCK_REALTIME {
+		return time.Now().Round(0)
+	}
+	return time.Now()
+}
+
 // fires waits for a timerfd and returns how often it has fired.
 func fires(fd int) int {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -51,7 +59,7 @@ func fires(fd int) int {
 // timerfdPeriodic goes on, and never fires more often than there was time for.
 func timerfdPeriodic(clock, flags int) func() func() {
 	return func() func() {
-		start := time.Now()
+		start := now(clock)
 		fd, _ := timerfd(clock, flags, period, period)
 		fired := 0
 		return func() {
@@ -68,13 +76,13 @@ func timerfdPeriodic(clock, flags int) func() func() {
 func timerfdOnce(clock, flags int) func() func() {
 	return func() func() {
 		fd, set := timerfd(clock, flags, moment, 0)
-		running, due := true, time.Now().Add(moment)
+		running, due := true, now(clock).Add(moment)
 		return func() {
 			if !running { // every other check finds one that has fired and was read
 				_, err := read(fd)
 				expect("it was read", err, error(unix.EAGAIN))
 				set()
-				running, due = true, time.Now().Add(moment)
+				running, due = true, now(clock).Add(moment)
 				return
 			}
 			expect("it fires", fires(fd), 1)

@@ -38,6 +38,8 @@ func TestPreflight(t *testing.T) {
 		{"io_uring", runtime.Process{PID: 11, Name: "db", Namespaces: own, Files: files("anon_inode:[io_uring]")}, runtime.Mount{}, "11 db: it has an io_uring"},
 		{"BPF", runtime.Process{PID: 11, Name: "trace", Namespaces: own, Files: files("anon_inode:bpf-prog")}, runtime.Mount{}, "11 trace: it has a BPF program"},
 		{"userfaultfd", runtime.Process{PID: 11, Name: "vm", Namespaces: own, Files: files("anon_inode:[userfaultfd]")}, runtime.Mount{}, "11 vm: it has a userfaultfd"},
+		{"a semaphore", runtime.Process{PID: 11, Name: "q", Namespaces: own, Files: []runtime.File{{Target: "anon_inode:[eventfd]", Counting: true}}}, runtime.Mount{}, "11 q: it has an eventfd that is a semaphore"},
+		{"a pager", runtime.Process{PID: 11, Name: "less", Namespaces: own, Borrowing: true}, runtime.Mount{}, "11 less: it has /dev/tty open"},
 		{"FUSE", runtime.Process{PID: 11, Name: "sshfs", Namespaces: own}, runtime.Mount{Path: "/mnt", Type: "fuse.sshfs"}, "a fuse.sshfs file system is mounted on /mnt"},
 		{"NFS", runtime.Process{PID: 11, Name: "x", Namespaces: own}, runtime.Mount{Path: "/mnt", Type: "nfs4"}, "a nfs4 file system is mounted on /mnt"},
 		{"the NFS server's own file system", runtime.Process{PID: 11, Name: "x", Namespaces: own}, runtime.Mount{Path: "/proc/fs/nfsd", Type: "nfsd"}, ""},

@@ -95,14 +95,20 @@ func updated(process, n int) (m moment, ok bool) {
 		return m, false
 	}
 	defer unix.Close(fd)
-	var t unix.ItimerSpec
-	if unix.TimerfdGettime(fd, &t) != nil {
-		return m, false
-	}
-	now := time.Now().UnixNano()
 	info := fmt.Sprintf("/proc/self/fdinfo/%d", fd)
-	m = moment{FD: n, Flags: number(info, "settime flags:"), Due: now + t.Value.Nano(), Every: t.Interval.Nano(), Ticks: uint64(number(info, "ticks:"))}
-	return m, t.Value.Nano() > 0 && m.Due > now && m.Flags&unix.TFD_TIMER_ABSTIME != 0 && wall(number(info, "clockid:"))
+	var t unix.ItimerSpec
+	for range 10 { // until nothing fires in between and nobody takes our time
+		before := time.Now().UnixNano()
+		if unix.TimerfdGettime(fd, &t) != nil {
+			return m, false
+		}
+		now := time.Now().UnixNano()
+		m = moment{FD: n, Flags: number(info, "settime flags:"), Due: now + t.Value.Nano(), Every: t.Interval.Nano(), Ticks: uint64(number(info, "ticks:"))}
+		if late := time.Now().UnixNano(); late < m.Due && now-before < int64(time.Millisecond) {
+			break
+		}
+	}
+	return m, t.Value.Nano() > 0 && m.Flags&unix.TFD_TIMER_ABSTIME != 0 && wall(number(info, "clockid:"))
 }
 
 // wall says whether a clock is one that people set.

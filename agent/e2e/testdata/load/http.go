@@ -42,6 +42,19 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if err != nil {
+		w.lost.CompareAndSwap(nil, fmt.Sprintf("%v at %s", err, time.Now().Format(time.TimeOnly)))
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.lost.CompareAndSwap(nil, fmt.Sprintf("closed here at %s", time.Now().Format(time.TimeOnly)))
+	return w.Conn.Close()
+}
+
 // get asks again and again. Numbers count up, anything else stays as it is.
 func get(url string, count bool, p *progress) error {
 	client, first := once(), ""

@@ -74,7 +74,8 @@ var objects = []object{
 	{"inotify", inotify},
 	{"pseudo-terminal", pseudoTerminal},
 	{"child with pipes", childWithPipes},
-	{"stopped child", stoppedChild},
+	{"stopped child", stoppedChild("cat")},
+	{"stopped child with threads", stoppedChild("/proc/self/exe", "serve", "127.0.0.1:0", "pipe")},
 	{"zombie child", zombieChild},
 }
 

@@ -45,14 +45,26 @@ func childWithPipes() func() {
 	return underWay(in, out)
 }
 
-func stoppedChild() func() {
-	child := exec.Command("cat")
-	must(child.StdinPipe())
-	ok(child.Start())
-	ok(child.Process.Signal(unix.SIGSTOP))
-	var ws unix.WaitStatus
-	must(unix.Wait4(child.Process.Pid, &ws, unix.WUNTRACED, nil))
-	return func() { expect("state", state(child.Process.Pid), "T") }
+// stoppedChild is stopped between checks, and goes on when it is told to.
+func stoppedChild(command ...string) func() func() {
+	return func() func() {
+		child := exec.Command(command[0], command[1:]...)
+		must(child.StdinPipe())
+		ok(child.Start())
+		becomes := func(sig unix.Signal, want func(unix.WaitStatus) bool) {
+			ok(child.Process.Signal(sig))
+			var ws unix.WaitStatus
+			for !want(ws) {
+				must(unix.Wait4(child.Process.Pid, &ws, unix.WUNTRACED|unix.WCONTINUED, nil))
+			}
+		}
+		becomes(unix.SIGSTOP, unix.WaitStatus.Stopped)
+		return func() {
+			expect("state", state(child.Process.Pid), "T")
+			becomes(unix.SIGCONT, unix.WaitStatus.Continued)
+			becomes(unix.SIGSTOP, unix.WaitStatus.Stopped)
+		}
+	}
 }
 
 // zombieChild has ended with a code that nobody has asked for; the last check's is asked for.

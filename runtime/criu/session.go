@@ -84,7 +84,8 @@ func (c *Criu) start() (*session, error) {
 	cmd := exec.Command(c.Binary, "swrk", "3")
 	cmd.ExtraFiles = []*os.File{theirs, pages.theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null")
+	// Symbols are bound at the start, which the container does not wait for: later, each of CRIU's forks would do it anew.
+	cmd.Env = append(os.Environ(), "CRIU_CONFIG_FILE=/dev/null", "LD_BIND_NOW=1")
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		pages.ours.Close()

@@ -76,6 +76,8 @@ type Migrator interface {
 	Unfit(ctx context.Context, c *cluster.Container, o migrate.Offer) []migrate.Blocker
 	// Logs are what CRIU wrote on this host about an operation that failed, by name.
 	Logs(operation string) (map[string][]byte, error)
+	// Progress is how far a migration is of which this host is the source; without stages if nothing is known.
+	Progress(operation string) cluster.Progress
 	// Check says whether a container of this host could be moved live now.
 	Check(ctx context.Context, id int) (api.Verdict, error)
 }

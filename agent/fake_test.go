@@ -317,6 +317,11 @@ func (f *fakeMigrator) move(ctx context.Context, op *cluster.Operation) {
 	})
 }
 
+// Progress is made up, so that a test can see whose it is.
+func (f *fakeMigrator) Progress(operation string) cluster.Progress {
+	return cluster.Progress{Stages: []cluster.Stage{{Name: operation + " on " + f.a.Name(), Bytes: 1, Of: 2}}}
+}
+
 func (f *fakeMigrator) Busy(int) bool { return false }
 
 func (f *fakeMigrator) Kept() []api.KeptLayer { return nil }

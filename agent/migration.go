@@ -36,6 +36,7 @@ type mover struct {
 	engine MigrationEngine
 	moves  *migrate.Mover
 	shelf  *migrate.Shelf
+	board  *migrate.Board
 }
 
 // NewMigrator makes a Migrator out of the host's engine. Hook may be nil; tests fail steps with it.
@@ -45,7 +46,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 		l := &migrate.ClusterLedger{Host: a.Name(), Cluster: a}
 		keep := a.Config().Keep
 		shelf := &migrate.Shelf{Store: engine, For: time.Duration(keep.Minutes) * time.Minute, Disk: int64(keep.Disk), Log: a.Log()}
-		mv, disk := &mover{a: a, engine: engine, shelf: shelf}, hook.Disk(migrate.LocalDisk{})
+		mv, disk := &mover{a: a, engine: engine, shelf: shelf, board: &migrate.Board{}}, hook.Disk(migrate.LocalDisk{})
 		source := &migrate.Source{
 			Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: memory.Reader{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
 			Dial: mv.dial, Spec: a.Spec, LastMove: func(container int) *cluster.MoveResult { return a.State().LastMove(container) },
@@ -54,6 +55,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Fill: memory.Filler{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
 			Spec: mv.spec,
 		}
+		source.Board, target.Fetching = mv.board, mv.fetching
 		source.Shelf, target.Shelf = shelf, shelf
 		source.Offer, source.EndSessions, target.Unfit = mv.Offer, engine.EndSessions, mv.Unfit
 		mv.moves = migrate.NewMover(a, source, target)

@@ -93,6 +93,7 @@ func (a *Agent) routes() http.Handler {
 		api.RouteOwnerLogs:  (*member).handleOwnerLogs,
 		api.RouteOwnerCheck: jsonOf((*member).handleOwnerCheck),
 		routeLocalLog:       jsonOf((*member).handleLocalLog),
+		routeProgress:       jsonOf((*member).handleProgress),
 		routeOffer:          jsonOf((*member).handleOffer),
 		routeFit:            jsonOf((*member).handleFit),
 		routeSync:           jsonOf((*member).handleSync),

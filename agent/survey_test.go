@@ -181,6 +181,12 @@ func TestTheTargetIsAsked(t *testing.T) {
 	op, err := h.Migrate(t.Context(), "web", api.MigrateRequest{Mode: cluster.ModeOffline})
 	must(t, err)
 	op = h.finished(op.ID)
+	for _, h := range l.hosts { // whoever is asked, the source answers
+		w, err := h.Watch(t.Context(), op.ID, 0)
+		if err != nil || w.Progress == nil || w.Progress.Stages[0].Name != op.ID+" on "+op.From {
+			t.Errorf("asked on %s, it is %+v (%v)", h.cfg.Name, w.Progress, err)
+		}
+	}
 	var log strings.Builder
 	must(t, h.OperationLog(t.Context(), op.ID, &log))
 	for _, host := range []string{op.From, op.To} {

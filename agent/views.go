@@ -31,7 +31,7 @@ func (m *member) status(r *http.Request) api.Status {
 	leader, mine := m.leader()
 	s := api.Status{
 		Host: m.name, Joined: true, Leader: leader, Quorum: mine || leader != "", Version: m.deps.Version,
-		Hosts: m.hosts(), Containers: m.containers(), Operations: []cluster.Operation{},
+		Hosts: m.hosts(), Containers: m.withProgress(r.Context(), m.containers()), Operations: []cluster.Operation{},
 	}
 	if asked := r.Header.Get(headerAsked); asked != "" && peerOf(r) != "" {
 		s.Host = asked
@@ -98,8 +98,8 @@ func (m *member) handleHostState(_ http.ResponseWriter, r *http.Request) (any, e
 	return m.host(m.store.State(), h), nil
 }
 
-func (m *member) handleContainers(http.ResponseWriter, *http.Request) (any, error) {
-	return m.containers(), nil
+func (m *member) handleContainers(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return m.withProgress(r.Context(), m.containers()), nil
 }
 
 func (m *member) handleContainer(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -107,7 +107,7 @@ func (m *member) handleContainer(_ http.ResponseWriter, r *http.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	return m.container(m.store.State(), c), nil
+	return m.withProgress(r.Context(), []api.Container{m.container(m.store.State(), c)})[0], nil
 }
 
 // find looks a container up by CTID or name.
@@ -134,7 +134,8 @@ func (m *member) handleOperations(http.ResponseWriter, *http.Request) (any, erro
 	return out, nil
 }
 
-// handleOperation returns an operation; with ?wait=SECONDS not before it has ended or the time is over.
+// handleOperation returns an operation; with ?wait=SECONDS not before it has ended or the time is over, with ?progress=1
+// together with how far it is.
 func (m *member) handleOperation(_ http.ResponseWriter, r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	seconds, _ := strconv.ParseFloat(r.URL.Query().Get("wait"), 64)
@@ -147,7 +148,11 @@ func (m *member) handleOperation(_ http.ResponseWriter, r *http.Request) (any, e
 	if err != nil && r.Context().Err() != nil {
 		return nil, err
 	}
-	return op, nil
+	v := api.Operation{Operation: *op}
+	if r.URL.Query().Get("progress") != "" {
+		v.Progress = m.progress(r.Context(), op)
+	}
+	return v, nil
 }
 
 // handlePlace explains where a container would be created.

@@ -202,6 +202,19 @@ type Phase struct {
 	MS   float64 `json:"ms"`
 }
 
+// Progress is how far a migration is: the stages that it has begun, the one under way last. Its source knows; it is not
+// part of the replicated state.
+type Progress struct {
+	Stages []Stage `json:"stages"`
+}
+
+// Stage is one part of a migration while it goes on.
+type Stage struct {
+	Name  string `json:"name"`            // for people
+	Bytes int64  `json:"bytes,omitempty"` // that it has sent
+	Of    int64  `json:"of,omitempty"`    // that it will have sent, about; 0: nobody knows
+}
+
 // Token lets one host join once.
 type Token struct {
 	ID      string    `json:"id"`

@@ -75,7 +75,7 @@ func (m *move) dial(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conn, m.s = conn, newStream(conn)
-	m.s.n = m.sent
+	m.s.n, m.s.sent = m.sent, m.shown.sent
 	if ctx.Err() != nil {
 		conn.Close()
 	}
@@ -103,13 +103,14 @@ func (m *move) hello() error {
 		if err != nil {
 			return err
 		}
-		msg.Offer = &offer
+		msg.Offer, m.need = &offer, offer.Need
 	}
+	m.shown.stage(0, "asking %s", m.op.To)
 	if err := m.s.send(msgHello, msg); err != nil {
 		return err
 	}
-	var ready readyMsg
-	if err := m.s.expect(msgReady, &ready, m.op.To); err != nil {
+	ready, err := m.ready()
+	if err != nil {
 		return err
 	}
 	m.common = &shared{session: msg.Session}
@@ -117,6 +118,24 @@ func (m *move) hello() error {
 		m.common.done = old.base(ready.Passes, ready.Entries)
 	}
 	return nil
+}
+
+// ready waits until the target can take the container.
+func (m *move) ready() (ready readyMsg, err error) {
+	for {
+		k, body, err := m.s.receive()
+		if err != nil {
+			return ready, err
+		}
+		var fetch fetchMsg
+		if k != msgFetch {
+			return ready, m.s.is(k, body, msgReady, &ready, m.op.To)
+		}
+		if err := m.s.is(k, body, msgFetch, &fetch, m.op.To); err != nil {
+			return ready, err
+		}
+		m.shown.stage(0, "%s gets the template, %s", m.op.To, cluster.Bytes(fetch.Size))
+	}
 }
 
 // pass sends what changed in the private layer since the pass before. In the last one the container stands still.
@@ -152,7 +171,12 @@ func (m *move) copyWhileRunning(ctx context.Context) error {
 			return err
 		}
 	}
-	for range maxPasses {
+	for i := range maxPasses {
+		of := int64(0) // of what has changed, nobody knows how much it is
+		if m.common.done == nil {
+			of = m.need.Disk
+		}
+		m.shown.stage(of, "copying the layer%s", nth("pass", i))
 		n, err := m.pass(ctx, false)
 		if err != nil {
 			return err

@@ -30,6 +30,7 @@ type run struct {
 	sourceDone chan error
 	targetDone chan error
 	hook       Hook
+	board      Board               // of the source
 	last       *cluster.MoveResult // what the container's last move measured
 	hungUp     chan struct{}       // closed with the source's end of the connection
 }
@@ -86,7 +87,7 @@ func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
 func (r *run) source(a *agent) *Source {
 	return &Source{
 		Host: a, Ledger: a, Copy: Layers{}, Memory: a, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
-		LastMove: func(int) *cluster.MoveResult { return r.last },
+		LastMove: func(int) *cluster.MoveResult { return r.last }, Board: &r.board,
 		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
 			if r.conn == nil {
 				return nil, errors.New("connection refused")
@@ -103,7 +104,8 @@ func openPages(images string, charge func(int64) error) (PageStore, error) {
 func (r *run) target(a *agent) *Target {
 	return &Target{
 		Name: "b", Host: a, Ledger: a, Copy: Layers{}, Memory: openPages, Fill: a, Disk: LocalDisk{}, Dir: r.dirs["b"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
-		Spec: func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
+		Spec:     func(context.Context, *cluster.Container) (runtime.Spec, error) { return spec(), nil },
+		Fetching: func(*cluster.Container) int64 { return 180 << 20 },
 	}
 }
 

@@ -69,6 +69,7 @@ func (mv *Mover) Run(ctx context.Context) error {
 		mv.mu.Lock() // what the state has forgotten need not be remembered here
 		remembered := len(mv.swept)
 		maps.DeleteFunc(mv.swept, func(id string, _ bool) bool { return state.Operation(id) == nil })
+		mv.source.Board.forget(func(id string) bool { return state.Operation(id) != nil })
 		forgotten := len(mv.swept) < remembered
 		mv.mu.Unlock()
 		if forgotten {

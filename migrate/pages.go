@@ -54,6 +54,11 @@ func (m *move) copyMemory(ctx context.Context) error {
 	before := int64(math.MaxInt64)
 	for i := range maxMemoryRounds {
 		began := time.Now()
+		of := int64(0)
+		if i == 0 {
+			of = m.need.RAM
+		}
+		m.shown.stage(of, "copying the memory%s", nth("round", i))
 		if err := m.memoryRound(ctx); err != nil {
 			return fmt.Errorf("copy the memory of container %d: %w", m.spec.ID, err)
 		}
@@ -181,6 +186,9 @@ func (m *move) lastPass(ctx context.Context) error {
 	if m.rounds != nil {
 		m.rounds.wire.Lock()
 		defer m.rounds.wire.Unlock()
+	}
+	if !m.live {
+		m.shown.stage(0, "copying the rest of the layer")
 	}
 	_, err := m.pass(ctx, true)
 	return err

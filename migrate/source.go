@@ -34,6 +34,7 @@ type Source struct {
 	EndSessions func(ctx context.Context, id int) error
 	// LastMove returns what a container's last move measured, nil if it never moved.
 	LastMove func(container int) *cluster.MoveResult
+	Board    *Board // shows people how far migrations are; may be nil
 }
 
 // Passes over the layer are made while the container runs, until one moves so little that the pause is short.
@@ -63,6 +64,8 @@ type move struct {
 	held    runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
 	rounds  *rounds       // over the memory; nil: none
 
+	shown     *track
+	need      runtime.Need // of the container, as the target was told
 	predicted prediction
 	deadline  deadline
 }
@@ -88,6 +91,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	m := &move{
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
 		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
+		shown: src.Board.begin(op.ID),
 	}
 	defer m.cleanUp(ctx)
 	stop := context.AfterFunc(ctx, m.hangUp)
@@ -170,6 +174,7 @@ func (m *move) preflight(ctx context.Context) error {
 	if !m.live {
 		return nil
 	}
+	m.shown.stage(0, "looking for what is in the way")
 	if m.op.Force && m.EndSessions != nil {
 		if err := m.EndSessions(ctx, m.spec.ID); err != nil {
 			return err
@@ -221,6 +226,7 @@ func (m *move) prepare(context.Context) error {
 	if !m.live {
 		return nil
 	}
+	m.shown.stage(0, "making %s ready", m.op.To)
 	if err := m.Disk.MkdirAll(m.images, 0o700); err != nil {
 		return fmt.Errorf("make the folder for the checkpoint: %w", err)
 	}
@@ -244,6 +250,7 @@ func (m *move) freeze(ctx context.Context) error {
 	m.frozen = time.Now()
 	m.watch(ctx)
 	if m.live {
+		m.shown.stage(0, "frozen, the rest is sent")
 		err := m.Host.Freeze(ctx, m.spec.ID)
 		if err == nil {
 			m.hold()
@@ -251,6 +258,7 @@ func (m *move) freeze(ctx context.Context) error {
 		return err
 	}
 	if m.running {
+		m.shown.stage(0, "stopping the container")
 		return m.Host.Stop(ctx, m.spec.ID, m.spec.Systemd, stopTimeout)
 	}
 	return nil
@@ -300,9 +308,21 @@ func (m *move) checkpoint(ctx context.Context) error {
 		err = sendImages(m.s, m.Disk, m.images)
 	}
 	if err == nil {
+		m.shown.stage(0, "%s", m.lastStage())
 		err = m.s.send(msgRestore, struct{}{})
 	}
 	return errors.Join(err, <-dump)
+}
+
+// lastStage is what the target does when everything was sent.
+func (m *move) lastStage() string {
+	switch {
+	case m.live:
+		return "frozen, restored on " + m.op.To
+	case m.running:
+		return "starting on " + m.op.To
+	}
+	return "handed over to " + m.op.To
 }
 
 // dump writes the checkpoint of a live container; complete is closed when its images are.
@@ -348,6 +368,7 @@ func (m *move) allow(context.Context) error {
 // the lock. Nothing in here can lead back.
 func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	m.clock.lap("restore")
+	m.shown.stage(0, "on %s, clearing up", m.op.To)
 	if err := m.Hook.at(PointSourceResumed, m.op.ID); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ const (
 	msgChunk                    // a part of a bulk transfer; an empty one ends it
 	msgHeld                     // source: frames for the container that came meanwhile; an empty one ends them
 	msgMemory                   // source: passMsg, chunks of one pass over the memory follow; target: msgPassDone, but not to the last
+	msgFetch                    // target: fetchMsg, it will take longer until msgReady
 )
 
 // maxFrame bounds what a peer can make us allocate.
@@ -46,6 +47,11 @@ type readyMsg struct {
 	Base    string `json:"base,omitempty"` // the session in which it came, which is the source's
 	Passes  int    `json:"passes"`         // that are complete
 	Entries int    `json:"entries"`        // that are complete of the pass after those
+}
+
+// fetchMsg says that the target must get the container's template first.
+type fetchMsg struct {
+	Size int64 `json:"size"` // bytes
 }
 
 type clockMsg struct {
@@ -85,7 +91,8 @@ type stream struct {
 	w *bufio.Writer
 	n int64 // bytes of bulk data sent
 
-	copyBuffer []byte // for images: fresh memory for each of a thousand sockets would cost more time than their content
+	copyBuffer []byte      // for images: fresh memory for each of a thousand sockets would cost more time than their content
+	sent       func(n int) // told of bulk data as it is sent; nil: nobody is
 }
 
 func newStream(c io.ReadWriter) *stream {
@@ -156,6 +163,11 @@ func (s *stream) expect(want kind, v any, peer string) error {
 	if err != nil {
 		return err
 	}
+	return s.is(k, body, want, v, peer)
+}
+
+// is reads a message that must be of a kind.
+func (s *stream) is(k kind, body []byte, want kind, v any, peer string) error {
 	if k == msgError {
 		var m errorMsg
 		if err := json.Unmarshal(body, &m); err != nil {
@@ -186,6 +198,9 @@ func (b bulkWriter) Write(p []byte) (int, error) {
 		}
 		done += n
 		b.s.n += int64(n)
+		if b.s.sent != nil {
+			b.s.sent(n)
+		}
 	}
 	return len(p), nil
 }

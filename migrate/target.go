@@ -35,6 +35,8 @@ type Target struct {
 	Spec func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error)
 	// Unfit names what is in the way of taking a container here; nil: nothing is looked at.
 	Unfit func(ctx context.Context, ct *cluster.Container, o Offer) []Blocker
+	// Fetching says how large the template is that Spec will have to get first, 0: none; nil: the source is not told.
+	Fetching func(ct *cluster.Container) int64
 }
 
 // arrival is one migration as the target sees it.
@@ -144,6 +146,13 @@ func (a *arrival) prepareHello(ctx context.Context, hello helloMsg, op *cluster.
 	}
 	a.op, a.images = op, a.imagesOf(op.ID)
 	a.running = ct.Desired == cluster.WantRunning
+	if a.Fetching != nil {
+		if size := a.Fetching(ct); size > 0 {
+			if err := a.s.send(msgFetch, fetchMsg{size}); err != nil {
+				return err
+			}
+		}
+	}
 	if a.spec, err = a.Spec(ctx, ct); err != nil {
 		return err
 	}

@@ -340,6 +340,17 @@ func (c *Client) Operation(ctx context.Context, id string, wait time.Duration) (
 	return out, err
 }
 
+// Watch returns an operation with how far it is, when it has ended or after wait.
+func (c *Client) Watch(ctx context.Context, id string, wait time.Duration) (Operation, error) {
+	var out Operation
+	q := url.Values{"progress": {"1"}}
+	if wait > 0 {
+		q.Set("wait", strconv.FormatFloat(wait.Seconds(), 'f', -1, 64))
+	}
+	err := c.send(ctx, request{route: RouteOperation, path: []string{id}, query: q}, &out)
+	return out, err
+}
+
 // OperationLog copies what CRIU wrote about a migration that failed, on both hosts, to w.
 func (c *Client) OperationLog(ctx context.Context, id string, w io.Writer) error {
 	resp, err := c.do(ctx, request{route: RouteOperationLog, path: []string{id}})

@@ -39,7 +39,7 @@ const (
 	RouteTemplateDrop = "DELETE /v1/templates/{name}"          // -> {}
 	RouteOperations   = "GET /v1/operations"                   // -> []cluster.Operation
 	RouteStop         = "POST /v1/operations/{id}/stop"        // a drain or consolidation: no further move -> cluster.Operation
-	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS -> cluster.Operation, at once when final
+	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS&progress=1 -> Operation, at once when final
 	RouteOperationLog = "GET /v1/operations/{id}/log"          // -> text/plain: what CRIU wrote about a migration that failed
 	RouteBlob         = "GET /v1/blobs/{digest}"               // hosts only: the template's archive, zstd
 	RouteApply        = "POST /v1/apply"                       // hosts only: a cluster command -> its result
@@ -71,7 +71,14 @@ type KeptLayer struct {
 type Container struct {
 	cluster.Container
 	LastMove *cluster.MoveResult `json:"last_move,omitempty"`
-	Notes    []string            `json:"notes,omitempty"` // what the user should know of what was just done, one sentence each
+	Notes    []string            `json:"notes,omitempty"`    // what the user should know of what was just done, one sentence each
+	Progress *cluster.Progress   `json:"progress,omitempty"` // of its migration, when one is under way
+}
+
+// Operation is an operation with what is observed of it.
+type Operation struct {
+	cluster.Operation
+	Progress *cluster.Progress `json:"progress,omitempty"` // of a migration, as long as its source remembers
 }
 
 // Status is the cluster on one screen.

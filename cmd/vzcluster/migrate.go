@@ -44,13 +44,7 @@ func (e *env) migrate(ctx context.Context, c *cli.Context, cl *api.Client) error
 	if err != nil {
 		return err
 	}
-	last := cluster.OperationStatus("")
-	op, err = e.follow(ctx, cl, op, func(op cluster.Operation) {
-		if op.Status != last && c.String("output") == "wide" {
-			last = op.Status
-			e.progress("%s: %s -> %s, %s: %s", ct, op.From, op.To, op.Mode, op.Status)
-		}
-	})
+	op, err = e.followMove(ctx, c, cl, ct, op)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func TestMigrate(t *testing.T) {
 	if r := f.run("migrate", "web", "host1"); r != want {
 		t.Errorf("got\n%+v\nwant\n%+v", r, want)
 	}
-	if f.asked[0] != `POST /v1/containers/web/migrate {"to":"host1","mode":"live"}` || f.asked[1] != "GET /v1/operations/op1?wait=1" {
+	if f.asked[0] != `POST /v1/containers/web/migrate {"to":"host1","mode":"live"}` || f.asked[1] != "GET /v1/operations/op1?progress=1&wait=0.25" {
 		t.Errorf("asked %v", f.asked)
 	}
 }
@@ -43,9 +43,61 @@ host2  host1  live  143 ms    2100 ms  3M
 PHASE      TIME
 preflight  12 ms
 dump       80 ms
-`, "web: host2 -> host1, live: running\nweb: host2 -> host1, live: done\n"}
+`, ""}
 	if r := f.run("migrate", "web", "-o", "wide"); r != want {
 		t.Errorf("got\n%+v\nwant\n%+v", r, want)
+	}
+}
+
+// watched is a migration whose stages are seen one after the other.
+func watched() (begun cluster.Operation, seen func() any) {
+	begun = cluster.Operation{ID: "op1", Kind: cluster.OpMigrate, Status: cluster.OpRunning, Container: 101, From: "host2", To: "host1", Mode: "live", Started: at(0)}
+	done := begun
+	done.Status, done.Result, done.Ended = cluster.OpDone, moveResult(), at(2)
+	stages := []cluster.Stage{{Name: "copying the layer", Bytes: 120 << 20, Of: 480 << 20}, {Name: "copying the memory, round 2", Bytes: 5}, {Name: "frozen, the rest is sent"}, {Name: "on host1, clearing up"}}
+	upTo := func(n int) *cluster.Progress { return &cluster.Progress{Stages: stages[:n]} }
+	return begun, sequence(api.Operation{Operation: begun}, api.Operation{Operation: begun, Progress: upTo(1)}, api.Operation{Operation: begun, Progress: upTo(1)},
+		api.Operation{Operation: begun, Progress: upTo(2)}, api.Operation{Operation: done, Progress: upTo(4)})
+}
+
+// Progress is a line per stage, or on a terminal one line that is rewritten and gone in the end. Programs see none of it.
+func TestMigrateShowsItsProgress(t *testing.T) {
+	moved := "web: host2 -> host1, longest silence 143 ms, 2.1 s in all, 3M sent\n"
+	for _, tt := range []struct {
+		name, stdout, stderr string
+		env                  func(*env)
+		args                 []string
+	}{
+		{"pipe", moved, "web: host2 -> host1, copying the layer\nweb: host2 -> host1, copying the memory, round 2\nweb: host2 -> host1, frozen, the rest is sent\nweb: host2 -> host1, on host1, clearing up\n", nil, nil},
+		{"terminal", moved, "\rweb: host2 -> host1, copying the layer, 120 MiB of 480 MiB\x1b[K\rweb: host2 -> host1, copying the memory, round 2, 1 MiB\x1b[K\r\x1b[K", onTerminal, nil},
+		{"program", "host1\n", "", onTerminal, []string{"-o", "name"}},
+	} {
+		begun, seen := watched()
+		f := newFake(t, map[string]any{api.RouteMigrate: begun, api.RouteOperation: seen})
+		r := f.runWith(tt.env, "", append([]string{"migrate", "web"}, tt.args...)...)
+		if tt.name == "program" {
+			r.stdout = tt.stdout // whatever it is
+		}
+		if r != (result{0, tt.stdout, tt.stderr}) {
+			t.Errorf("%s: got\n%+v\nwant\n%+v", tt.name, r, result{0, tt.stdout, tt.stderr})
+		}
+	}
+}
+
+func TestWatch(t *testing.T) {
+	begun, seen := watched()
+	f := newFake(t, map[string]any{api.RouteOperation: sequence(begun, seen(), seen(), seen(), seen(), seen())})
+	r := f.run("operation", "watch", "op1")
+	if r.code != 0 || strings.Count(r.stderr, "101: host2 -> host1, ") != 4 || !strings.Contains(r.stdout, "done") {
+		t.Errorf("%+v", r)
+	}
+	ct := web()
+	ct.State, ct.Progress = cluster.Migrating, &cluster.Progress{Stages: []cluster.Stage{{Name: "copying the layer", Bytes: 1 << 20, Of: 4 << 20}}}
+	f = newFake(t, map[string]any{api.RouteContainers: []api.Container{ct}, api.RouteOperation: api.Operation{Operation: begun, Progress: ct.Progress}})
+	for _, args := range [][]string{{"ls"}, {"operation", "show", "op1"}} {
+		if r := f.run(args...); !strings.Contains(r.stdout, "copying the layer, 1 MiB of 4 MiB") {
+			t.Errorf("%v shows %+v", args, r)
+		}
 	}
 }
 

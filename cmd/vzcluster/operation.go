@@ -27,12 +27,16 @@ func operationCommand(e *env) *cli.Command {
 			{
 				Name: "show", Usage: "show an operation with its steps or phases", ArgsUsage: "ID",
 				Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
-					op, err := cl.Operation(ctx, c.Args().First(), 0)
+					op, err := cl.Watch(ctx, c.Args().First(), 0)
 					if err != nil {
 						return err
 					}
 					return e.show(c, op, operationRecord(op))
 				}),
+			},
+			{
+				Name: "watch", Usage: "show how far an operation is, until it has ended", ArgsUsage: "ID",
+				Action: e.with(1, 1, e.watch),
 			},
 			{
 				Name: "log", Usage: "print what CRIU wrote about a migration that failed, on both hosts", ArgsUsage: "ID",
@@ -48,16 +52,17 @@ func operationCommand(e *env) *cli.Command {
 					if err != nil {
 						return err
 					}
-					return e.show(c, op, operationRecord(op))
+					return e.show(c, op, operationRecord(api.Operation{Operation: op}))
 				}),
 			},
 		},
 	}
 }
 
-func operationRecord(o cluster.Operation) view {
+func operationRecord(op api.Operation) view {
+	o := op.Operation
 	text := record("id", o.ID, "kind", string(o.Kind), "status", string(o.Status), "what", about(o), "mode", o.Mode, "part of", o.Parent,
-		"started", moment(o.Started), "took", took(o), "error", o.Error)
+		"stage", stageNow(op), "started", moment(o.Started), "took", took(o), "error", o.Error)
 	if len(o.Steps) > 0 {
 		text += "\n" + planView(o).cut(false).table()
 	}
@@ -65,6 +70,14 @@ func operationRecord(o cluster.Operation) view {
 		text += fmt.Sprintf("\n%s\n%s", resultView(*r).table(), phaseView(*r).table())
 	}
 	return view{names: []string{o.ID}, text: text}
+}
+
+// stageNow is how far a migration is while it is under way.
+func stageNow(op api.Operation) string {
+	if op.Final() {
+		return ""
+	}
+	return underWay(op.Progress)
 }
 
 func phaseView(r cluster.MoveResult) view {

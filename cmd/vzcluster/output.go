@@ -38,6 +38,12 @@ func (v view) cut(on bool) view {
 
 func formats() []string { return []string{"table", "wide", "json", "yaml", "name"} }
 
+// forPeople says whether the output is read by people.
+func forPeople(c *cli.Context) bool {
+	f := c.String("output")
+	return f == "table" || f == "wide"
+}
+
 func checkFormat(c *cli.Context) error {
 	if f := c.String("output"); !slices.Contains(formats(), f) {
 		return usagef(c, "%s is not an output format, write one of %s", f, strings.Join(formats(), ", "))

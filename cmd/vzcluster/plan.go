@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -121,10 +120,8 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 // showPlan prints a plan; one without moves is a sentence, unless it is refused: then the refusal is said instead.
 func (e *env) showPlan(c *cli.Context, op cluster.Operation, p planned, refused error) error {
 	v := planView(op)
-	format := c.String("output")
-	people := format == "table" || format == "wide"
 	switch {
-	case len(op.Steps) == 0 && refused != nil && people:
+	case len(op.Steps) == 0 && refused != nil && forPeople(c):
 		return nil
 	case len(op.Steps) == 0:
 		v.text = cmp.Or(op.Error, p.nothing) + "\n"
@@ -152,26 +149,6 @@ func (e *env) followPlan(ctx context.Context, cl *api.Client, op cluster.Operati
 			e.progress("[%d/%d] %s: %s -> %s: %s%s", i+1, len(op.Steps), s.Name, s.From, s.To, s.Status, result)
 		}
 	})
-}
-
-// follow waits until an operation has ended and calls back for every state of it that it sees, the last one included.
-func (e *env) follow(ctx context.Context, cl *api.Client, op cluster.Operation, saw func(cluster.Operation)) (cluster.Operation, error) {
-	for {
-		saw(op)
-		if op.Final() || op.ID == "" { // an operation with nothing to do may have no record
-			return op, nil
-		}
-		asked := time.Now()
-		next, err := cl.Operation(ctx, op.ID, time.Second)
-		if err == nil && !next.Final() && time.Since(asked) < 100*time.Millisecond {
-			err = e.pause(ctx, 200*time.Millisecond) // an agent that answers at once shall not be asked without end
-		}
-		if err != nil {
-			e.progress("it goes on without being watched; `vzcluster operation show %s` shows how far it is", op.ID)
-			return op, err
-		}
-		op = next
-	}
 }
 
 // opError is the error that an ended operation means for the command, or nil.

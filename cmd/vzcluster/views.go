@@ -17,11 +17,19 @@ func containerView(cs []api.Container) view {
 	for _, c := range cs {
 		v.names = append(v.names, c.Name)
 		v.rows = append(v.rows, []string{
-			strconv.Itoa(c.ID), c.Name, dash(c.Host), string(c.State), dash(strings.Join(c.Addresses, ",")), size(c.Limits.RAM), cores(c.Limits.MilliCPU),
+			strconv.Itoa(c.ID), c.Name, dash(c.Host), containerState(c), dash(strings.Join(c.Addresses, ",")), size(c.Limits.RAM), cores(c.Limits.MilliCPU),
 			c.Template, strconv.FormatUint(c.Generation, 10), dash(c.MAC), strconv.FormatUint(uint64(c.UIDBase), 10), strconv.Itoa(c.Restarted), movable(c), dash(c.Detail),
 		})
 	}
 	return v
+}
+
+// containerState is the state, and of one that is on its way how far it is.
+func containerState(c api.Container) string {
+	if stage := underWay(c.Progress); stage != "" {
+		return fmt.Sprintf("%s (%s)", c.State, stage)
+	}
+	return string(c.State)
 }
 
 // movable says whether a container can be moved live, and if not, why.
@@ -184,7 +192,7 @@ func containerRecord(c api.Container) view {
 		restarted = strconv.Itoa(c.Restarted)
 	}
 	return view{names: []string{c.Name}, text: record(
-		"id", strconv.Itoa(c.ID), "name", c.Name, "host", c.Host, "state", string(c.State), "wanted", string(c.Desired), "detail", c.Detail,
+		"id", strconv.Itoa(c.ID), "name", c.Name, "host", c.Host, "state", containerState(c), "wanted", string(c.Desired), "detail", c.Detail,
 		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname,
 		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
 		"ram", size(l.RAM), "swap", cluster.Bytes(l.Swap), "cpus", cores(l.MilliCPU), "cpu units", strconv.FormatInt(l.CPUUnits, 10), "disk", size(l.Disk),

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,55 +9,63 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
-// once is a client that makes one connection and no other.
-func once() *http.Client {
-	var made *watched
-	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if made != nil {
-			return nil, fmt.Errorf("the connection was lost: %v", made.lost.Load())
-		}
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, addr)
-		made = &watched{Conn: conn}
-		return made, err
-	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, MaxConnsPerHost: 1, ResponseHeaderTimeout: patience}}
+// once is a client that has one connection and never another. Go's own closes one by itself if it does not come to note
+// within 50 ms that a request was sent, as on a loaded machine.
+type once struct {
+	conn net.Conn
+	in   *bufio.Reader
 }
 
-// watched is a connection that remembers why it was lost.
-type watched struct {
-	net.Conn
-	lost atomic.Value
-}
-
-func (w *watched) Read(b []byte) (int, error) {
-	n, err := w.Conn.Read(b)
+func dial(address string) (*once, error) {
+	u, err := url.Parse(address)
 	if err != nil {
-		w.lost.CompareAndSwap(nil, fmt.Sprintf("%v at %s", err, time.Now().Format(time.TimeOnly)))
+		return nil, err
 	}
-	return n, err
-}
-
-func (w *watched) Write(b []byte) (int, error) {
-	n, err := w.Conn.Write(b)
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(u.Hostname(), port), 10*time.Second)
 	if err != nil {
-		w.lost.CompareAndSwap(nil, fmt.Sprintf("%v at %s", err, time.Now().Format(time.TimeOnly)))
+		return nil, err
 	}
-	return n, err
+	return &once{conn, bufio.NewReader(conn)}, nil
 }
 
-func (w *watched) Close() error {
-	w.lost.CompareAndSwap(nil, fmt.Sprintf("closed here at %s", time.Now().Format(time.TimeOnly)))
-	return w.Conn.Close()
+// get asks and returns when the answer begins.
+func (o *once) get(url string) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	if err := req.Write(o.conn); err != nil {
+		return nil, err
+	}
+	resp, err := http.ReadResponse(o.in, req)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	if err == nil && resp.Close {
+		err = errors.New("the server is going to close the connection")
+	}
+	return resp, err
 }
 
 // get asks again and again. Numbers count up, anything else stays as it is.
 func get(url string, count bool, p *progress) error {
-	client, first := once(), ""
+	client, err := dial(url)
+	if err != nil {
+		return err
+	}
+	first := ""
 	for ; p.goesOn(); time.Sleep(pause) {
 		body, err := fetch(client, url)
 		if err != nil {
@@ -80,26 +88,28 @@ func get(url string, count bool, p *progress) error {
 	return nil
 }
 
-func fetch(client *http.Client, url string) (string, error) {
-	resp, err := client.Get(url)
+func fetch(client *once, url string) (string, error) {
+	resp, err := client.get(url)
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	}
 	return string(b), err
 }
 
 // download has read a part of the body when it is told to end: the server was sending all the time.
 func download(url, sum string, p *progress) error {
-	resp, err := once().Get(url)
+	client, err := dial(url)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	resp, err := client.get(url)
+	if err != nil {
+		return err
+	}
+	if err := client.conn.SetDeadline(time.Time{}); err != nil { // it takes as long as it is wanted to
+		return err
+	}
 	const piece = 16 << 10
 	hash := sha256.New()
 	for ; p.goesOn(); time.Sleep(50 * time.Millisecond) {

@@ -20,8 +20,9 @@ import (
 // with VZCLUSTER_CRASH=all everything is played, as far as the time allows, VZCLUSTER_CRASH_LABS side by side.
 type campaign[T fmt.Stringer] struct {
 	name   string
-	rounds int // how often each case is played
-	sample int // how many cases an ordinary test run plays
+	rounds int     // how often each case is played
+	sample int     // how many cases an ordinary test run plays
+	share  float64 // of the time for all campaigns; what others leave is for the last one
 	lab    func(t *testing.T, name string) *crashLab
 	play   func(c *crashLab, what T) (outcome string)
 }
@@ -39,7 +40,11 @@ func (g campaign[T]) run(t *testing.T, cases []T) map[string]int {
 	turns := g.turns(b, cases)
 	until, labs := time.Now().Add(sampleTime), 1
 	if wholeCampaign() {
-		until = shared.begun.Add(time.Duration(number(t, "VZCLUSTER_CRASH_MINUTES", 85)) * time.Minute)
+		all := time.Duration(number(t, "VZCLUSTER_CRASH_MINUTES", 85)) * time.Minute
+		until = time.Now().Add(time.Duration(g.share * float64(all)))
+		if end := shared.begun.Add(all); end.Before(until) {
+			until = end
+		}
 		labs = number(t, "VZCLUSTER_CRASH_LABS", 1)
 	}
 	all := len(turns)

@@ -73,7 +73,7 @@ func TestProgramsAreKilledAtWork(t *testing.T) {
 
 func killAtWork(t *testing.T, name string, sample int, all []stroke) {
 	campaign[stroke]{
-		name: name, sample: sample,
+		name: name, sample: sample, share: 0.15,
 		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
 		play: (*crashLab).strike,
 	}.run(t, all)

@@ -86,7 +86,7 @@ func TestPartitionsAtEachStage(t *testing.T) {
 		}
 	}
 	campaign[parting]{
-		name: "part", sample: 3, lab: newPartLab,
+		name: "part", sample: 3, share: 0.25, lab: newPartLab,
 		play: func(c *crashLab, what parting) string { return c.part(what.String(), what.at, what.how) },
 	}.run(t, all)
 }

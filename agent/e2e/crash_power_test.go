@@ -27,7 +27,7 @@ func TestPowerIsLostDuringMigration(t *testing.T) {
 		}
 	}
 	campaign[outage]{
-		name: "power", sample: 2,
+		name: "power", sample: 2, share: 0.07,
 		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
 		play: func(c *crashLab, what outage) string { return c.blackOut(what.String(), what.at, what.role) },
 	}.run(t, all)
@@ -60,7 +60,7 @@ func (c *crashLab) blackOut(name string, at harm, role string) string {
 // TestSystemdContainerUnderFaults plays some of the matrix with a container that has systemd and services in it.
 func TestSystemdContainerUnderFaults(t *testing.T) {
 	campaign[crashCase]{
-		name: "systemd", sample: 3,
+		name: "systemd", sample: 3, share: 0.08,
 		lab:  func(t *testing.T, name string) *crashLab { return newCrashLabOf(t, name, 3, debian) },
 		play: func(c *crashLab, what crashCase) string { return c.play(what, calm) },
 	}.run(t, systemdCases())

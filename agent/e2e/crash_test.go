@@ -261,7 +261,7 @@ func TestCrashMatrix(t *testing.T) {
 	}
 	t.Logf("%d combinations", len(all))
 	campaign[crashCase]{
-		name: "crash", rounds: 3, sample: 40,
+		name: "crash", rounds: 3, sample: 40, share: 1,
 		lab:  func(t *testing.T, name string) *crashLab { return newCrashLab(t, name, 3) },
 		play: func(c *crashLab, what crashCase) string { return c.play(what, calm) },
 	}.run(t, all)

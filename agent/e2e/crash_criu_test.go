@@ -33,6 +33,7 @@ func works() map[string]work {
 		"restore": {
 			"criu", at("target", "target.restore"), scene{name: "restore", harms: []harm{{"target", "target.held", 1, fault.Fail}}}, "criu, restoring",
 		},
+		"prepare":      {"runc", at("target", "runc.preparing"), scene{name: "prepare"}, "runc create before a live move's freeze"},
 		"create":       {"runc", at("target", "runc.creating"), offline, "runc create after an offline move"},
 		"start":        {"runc", at("target", "runc.starting"), offline, "runc start after an offline move"},
 		"create again": {"runc", at("source", "runc.creating"), lost, "runc create after the memory was lost"},
@@ -65,7 +66,7 @@ func TestCriuIsKilledWhileItDumps(t *testing.T) {
 // TestProgramsAreKilledAtWork does the same to a restoring CRIU and to runc.
 func TestProgramsAreKilledAtWork(t *testing.T) {
 	var all []stroke
-	for _, name := range []string{"restore", "create", "start", "create again", "start again"} {
+	for _, name := range []string{"restore", "prepare", "create", "start", "create again", "start again"} {
 		all = append(all, strokes(works()[name], 20)...)
 	}
 	killAtWork(t, "work", 5, all)

@@ -75,6 +75,9 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 		if s.close(); s.killed() && (hurt || c.hurtSoon(before, ct.PIDs)) {
 			return fmt.Errorf("%w: %w", runtime.ErrBroken, err)
 		}
+		if s.killed() {
+			return fmt.Errorf("criu was killed, and a connection that was used at that moment may be lost: %w", err)
+		}
 		return err
 	}
 	return nil

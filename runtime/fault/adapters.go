@@ -119,6 +119,9 @@ func (o oci) Start(ctx context.Context, id int) error {
 func (o oci) Forget(id int) error { return o.in.done("runc.forget", o.OCI.Forget(id)) }
 
 func (o oci) Prepare(ctx context.Context, s runtime.Spec, root, cgroup string) error {
+	if err := o.in.At("runc.preparing"); err != nil {
+		return err
+	}
 	o.mark.expect(s)
 	return o.in.done("runc.prepare", o.OCI.Prepare(ctx, s, root, cgroup))
 }

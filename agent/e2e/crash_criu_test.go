@@ -134,10 +134,8 @@ func (c *crashLab) killAt(host string, s stroke) (killed int) {
 				return 0
 			}
 		case len(pids) == 0:
-			if took := time.Since(begun); known {
-				c.usual[s.name] = (2*usual + took) / 3
-			} else {
-				c.usual[s.name] = took
+			if c.usual[s.name] = time.Since(begun); known { // a little less in any case, or the last moments are never met
+				c.usual[s.name] = min((2*usual+time.Since(begun))/3, usual*19/20)
 			}
 			return 0
 		case begun.IsZero():
@@ -163,15 +161,11 @@ func (k *kit) working(host, program string) (pids []int) {
 	if err != nil {
 		return nil // the host is off
 	}
-	all, err := filepath.Glob("/proc/[0-9]*/comm")
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	for _, path := range all {
-		if name, err := os.ReadFile(path); err != nil || string(name) != program+"\n" {
+	for _, pid := range k.processes(host) {
+		dir := filepath.Join("/proc", pid)
+		if name, err := os.ReadFile(filepath.Join(dir, "comm")); err != nil || string(name) != program+"\n" {
 			continue
 		}
-		dir := filepath.Dir(path)
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space {
 			continue // another host's
@@ -184,4 +178,16 @@ func (k *kit) working(host, program string) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// processes returns the pids of what runs on a host outside of its containers.
+func (k *kit) processes(host string) []string {
+	k.t.Helper()
+	for _, pattern := range []string{"/sys/fs/cgroup/pids/vzlab-%s/%s/cgroup.procs", "/sys/fs/cgroup/vzlab-%s/%s/cgroup.procs"} {
+		if b, err := os.ReadFile(fmt.Sprintf(pattern, k.lab.Name(), host)); err == nil {
+			return strings.Fields(string(b))
+		}
+	}
+	k.t.Fatalf("the processes of %s cannot be listed", host)
+	return nil
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,7 +95,10 @@ func (w *witness) look(host string) {
 	for _, line := range strings.Split(string(b[:whole]), "\n") {
 		var k beatKey
 		var by signed
-		if n, _ := fmt.Sscanf(line, "%d %d %d %s %d", &k.life, &k.number, &by.first, &by.host, &by.generation); n == 5 {
+		var sum uint32
+		text := line[:max(0, strings.LastIndexByte(line, ' '))]
+		n, _ := fmt.Sscanf(line, "%d %d %d %s %d %d", &k.life, &k.number, &by.first, &by.host, &by.generation, &sum)
+		if n == 6 && sum == crc32.ChecksumIEEE([]byte(text)) { // else it is part of a line, of a file that is being written
 			w.beat(host, k, by.first)
 			w.sign(by)
 		}
@@ -161,21 +165,27 @@ func TestTwoCopiesAreSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		here, there string // what was written on two hosts: process, number, time, signature
 		seen        bool
+		more        string // without a checksum of its own
 	}{
-		"a move":                             {"1 1 10 h1 1\n", "1 1 10 h1 1\n1 2 20 h2 2\n", false},
-		"a restart from disk":                {"1 1 10 h1 1\n15 1 20 h1 1\n", "", false},
-		"one number at two times":            {"1 1 10 h1 1\n1 2 20 h1 1\n", "1 1 10 h1 1\n1 2 21 h1 1\n", true},
-		"a process beside its follower":      {"1 1 10 h1 1\n1 2 30 h1 1\n", "20 1 21 h2 2\n", true},
-		"an old generation beside a newer":   {"1 1 10 h1 1\n1 3 30 h1 1\n", "1 2 20 h2 2\n", true},
-		"a generation that two hosts claim":  {"1 1 10 h1 1\n", "1 2 20 h2 1\n", true},
-		"lines that are not whole are later": {"1 1 10 h1 1\n1 1 1", "", false},
+		"a move":                            {"1 1 10 h1 1\n", "1 1 10 h1 1\n1 2 20 h2 2\n", false, ""},
+		"a restart from disk":               {"1 1 10 h1 1\n15 1 20 h1 1\n", "", false, ""},
+		"one number at two times":           {"1 1 10 h1 1\n1 2 20 h1 1\n", "1 1 10 h1 1\n1 2 21 h1 1\n", true, ""},
+		"a process beside its follower":     {"1 1 10 h1 1\n1 2 30 h1 1\n", "20 1 21 h2 2\n", true, ""},
+		"an old generation beside a newer":  {"1 1 10 h1 1\n1 3 30 h1 1\n", "1 2 20 h2 2\n", true, ""},
+		"a generation that two hosts claim": {"1 1 10 h1 1\n", "1 2 20 h2 1\n", true, ""},
+		"a part of a line says nothing":     {"1 1 10 h1 1\n", "", false, "1 1 25 h1 1 77\n1 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &witness{files: map[string]string{}, read: map[string]int64{}}
 			w.fresh()
 			for host, text := range map[string]string{"h1": c.here, "h2": c.there} {
 				w.files[host] = filepath.Join(t.TempDir(), "beat")
-				if err := os.WriteFile(w.files[host], []byte(text), 0o600); err != nil {
+				var sums strings.Builder
+				for line := range strings.Lines(text) {
+					line = strings.TrimSpace(line)
+					fmt.Fprintf(&sums, "%s %d\n", line, crc32.ChecksumIEEE([]byte(line)))
+				}
+				if err := os.WriteFile(w.files[host], []byte(sums.String()+c.more), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				w.look(host)

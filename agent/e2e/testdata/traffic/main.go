@@ -107,7 +107,7 @@ func signature() string {
 }
 
 // beat writes a line every few milliseconds as long as it runs: when this process began, a number in memory, the time,
-// and which copy this is. Two copies of the same memory that both run write the same number at different times.
+// which copy this is, and a checksum, since who reads along may meet the file while it is being moved. Two copies of the same memory that both run write the same number at different times.
 func beat(file string) error {
 	const most = 64 << 10
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -122,7 +122,8 @@ func beat(file string) error {
 			}
 			size = 0
 		}
-		written, err := fmt.Fprintf(f, "%d %d %d %s\n", life, n, time.Now().UnixNano(), signature())
+		line := fmt.Sprintf("%d %d %d %s", life, n, time.Now().UnixNano(), signature())
+		written, err := fmt.Fprintf(f, "%s %d\n", line, crc32.ChecksumIEEE([]byte(line)))
 		if err != nil {
 			return err
 		}

@@ -227,6 +227,11 @@ func (c *crashLab) settles(what string, calm time.Duration) (outcome string) {
 	var from int64
 	var ct api.Container
 	c.until(what+": exactly one copy", c.within, func() (err error) {
+		ct, err = c.settled()
+		return err
+	})
+	// A client that met silence tries again less and less often, so its next try may come as late again.
+	c.until(what+": the copy goes on", 3*c.within, func() (err error) {
 		if ct, err = c.settled(); err != nil {
 			since = time.Time{}
 			return err

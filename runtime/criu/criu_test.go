@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 func TestDecisive(t *testing.T) {
@@ -163,5 +165,21 @@ func TestInside(t *testing.T) {
 		if err := inside(root, path); (err == nil) != ok {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// A process that is seen to wait in the kernel once, and not the next time, is not stuck.
+func TestWaitsThatPassAreNoBlockers(t *testing.T) {
+	s := scanner{}
+	s.scan.Processes = []runtime.Process{{PID: os.Getpid(), Stuck: true}, {PID: 1 << 30, Stuck: true}}
+	began := time.Now()
+	s.lookAgain()
+	for _, p := range s.scan.Processes {
+		if p.Stuck {
+			t.Errorf("process %d is stuck", p.PID)
+		}
+	}
+	if took := time.Since(began); took >= passing {
+		t.Errorf("it is looked at for %s", took)
 	}
 }

@@ -18,7 +18,8 @@ import (
 var namespaceKinds = []string{"cgroup", "ipc", "net", "pid", "time", "user", "uts"}
 
 // passing is how long what may pass by itself is given to do so: a wait in the kernel, a message that is not read yet.
-const passing = 50 * time.Millisecond
+// A database that writes is in such a wait most of the time, but not all the time.
+const passing = time.Second
 
 // Scan implements runtime.Checkpointer. Processes that end meanwhile are left out. It asks no file system that the
 // container may serve itself: such a question might never be answered.
@@ -168,23 +169,26 @@ func mapped(dir string) ([]string, error) {
 
 // lookAgain gives what may pass by itself the time to do so.
 func (s *scanner) lookAgain() {
-	waits := func(p runtime.Process) bool {
+	for end := time.Now().Add(passing); s.waits() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		unread := s.unread()
+		for i := range s.scan.Processes {
+			p := &s.scan.Processes[i]
+			if p.Stuck {
+				st, err := readStatus(fmt.Sprintf("/proc/%d", p.PID))
+				p.Stuck = err == nil && st.state == 'D'
+			}
+			for j := range p.Files {
+				p.Files[j].Unread = p.Files[j].Unread && unread[inode(p.Files[j].Target)]
+			}
+		}
+	}
+}
+
+// waits says whether something is in the way that may pass by itself.
+func (s *scanner) waits() bool {
+	return slices.ContainsFunc(s.scan.Processes, func(p runtime.Process) bool {
 		return p.Stuck || slices.ContainsFunc(p.Files, func(f runtime.File) bool { return f.Unread })
-	}
-	if !slices.ContainsFunc(s.scan.Processes, waits) {
-		return
-	}
-	time.Sleep(passing)
-	unread := s.unread()
-	for i := range s.scan.Processes {
-		p := &s.scan.Processes[i]
-		if st, err := readStatus(fmt.Sprintf("/proc/%d", p.PID)); err != nil || st.state != 'D' {
-			p.Stuck = false
-		}
-		for j := range p.Files {
-			p.Files[j].Unread = p.Files[j].Unread && unread[inode(p.Files[j].Target)]
-		}
-	}
+	})
 }
 
 // unit is the systemd unit that a process belongs to: the last part of its cgroup path that looks like one.

@@ -48,14 +48,44 @@ func TestEmptyCgroupsMove(t *testing.T) {
 	}
 }
 
+func TestLimitsInsideMove(t *testing.T) {
+	from, to, images := host(t), host(t), t.TempDir()
+	unit := filepath.Join(from.Freezer, "system.slice/a.service")
+	if err := os.MkdirAll(unit, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, v := range map[string]string{"memory.max": "33554432\n", "pids.max": "20\n", "cpu.max": "max 100000\n", "../cgroup.subtree_control": "memory pids\n"} {
+		if err := os.WriteFile(filepath.Join(unit, file), []byte(v), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := dumpFolders(from, images); err != nil {
+		t.Fatal(err)
+	}
+	if err := restoreFolders(to, images); err != nil {
+		t.Fatal(err)
+	}
+	// Here files are made when they are written to; those of a real cgroup are there, and the defaults in them.
+	for file, want := range map[string]string{
+		"a.service/memory.max": "33554432", "a.service/pids.max": "20", "a.service/cpu.max": "", "cgroup.subtree_control": "+memory +pids",
+	} {
+		if got, _ := readSetting(filepath.Join(to.Freezer, "system.slice"), file); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+}
+
 func TestForeignCgroupsAreRefused(t *testing.T) {
-	many := make([]string, maxFolders+1)
+	many := make([]folder, maxFolders+2)
 	for i := range many {
-		many[i] = fmt.Sprint(i)
+		many[i].Name = fmt.Sprint(i)
 	}
 	for name, list := range map[string]any{
-		"above": []string{"../102"}, "absolute": []string{"/tmp/x"}, "hidden": []string{"a/../../b"}, "through a link": []string{"link/x"},
-		"many": many, "no list": "text",
+		"above": []folder{{Name: "../102"}}, "absolute": []folder{{Name: "/tmp/x"}}, "hidden": []folder{{Name: "a/../../b"}},
+		"through a link": []folder{{Name: "link/x"}}, "many": many, "no list": "text",
+		"no limit":   []folder{{Name: "a", Limits: map[string]string{"cgroup.freeze": "0"}}},
+		"elsewhere":  []folder{{Name: "a", Limits: map[string]string{"../../x": "0"}}},
+		"of the top": []folder{{Name: ".", Limits: map[string]string{"memory.max": "max"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ct, images, elsewhere := host(t), t.TempDir(), t.TempDir()

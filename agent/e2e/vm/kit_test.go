@@ -174,7 +174,7 @@ func (k *kit) until(what string, met func() error) {
 func (k *kit) migrate(name string) cluster.MoveResult {
 	k.t.Helper()
 	before := ask[api.Container](k, "show", name)
-	r := ask[cluster.MoveResult](k, "migrate", name)
+	r := k.moved(name)
 	after := ask[api.Container](k, "show", name)
 	if after.Host != r.To || after.Host == before.Host || after.State != cluster.Running || after.Restarted != 0 || r.Restarted || r.Mode != "live" {
 		k.t.Fatalf("%s was on %s, is %s on %s and was restarted %d times; reported was %+v",
@@ -185,6 +185,25 @@ func (k *kit) migrate(name string) cluster.MoveResult {
 		k.t.Errorf("%s still has %s", before.Host, left)
 	}
 	k.t.Logf("%s: %s -> %s, blackout %.0f ms, total %.0f ms", name, r.From, r.To, r.BlackoutMS, r.TotalMS)
+	return r
+}
+
+// moved migrates. A move that could not begin is asked for again: on a busy machine an emulated host may be too slow to
+// answer others, and is down for them meanwhile. One that has begun must not fail.
+func (k *kit) moved(name string) (r cluster.MoveResult) {
+	k.t.Helper()
+	const failed = 1 // exit code
+	k.until("the move of "+name, func() error {
+		out, err := k.try(nil, "migrate", name, "-o", "json")
+		if err == nil {
+			return json.Unmarshal([]byte(out), &r)
+		}
+		k.t.Log(err)
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() == failed {
+			k.t.FailNow()
+		}
+		return err
+	})
 	return r
 }
 

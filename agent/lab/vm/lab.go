@@ -123,22 +123,21 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// headStart is how much longer than the others the first machine has been on.
-const headStart = 5 * time.Second
-
+// bootAll switches the first machine on, and the others when it can be reached: so its clocks are far ahead of theirs,
+// and a host of few cores emulates not all at once.
 func (l *Lab) bootAll(ctx context.Context, image Image, memory int64) error {
 	for n, m := range l.machines {
-		if n == 1 { // here time itself is what is waited for
-			if err := l.machines[0].pause(ctx, headStart); err != nil {
-				return err
-			}
-		}
 		if err := m.boot(image, l.payload(), memory, l.lan); err != nil {
 			return err
 		}
+		if n == 0 {
+			if err := m.connect(ctx, l.dir, l.lan); err != nil {
+				return err
+			}
+		}
 	}
 	var g errgroup.Group
-	for _, m := range l.machines {
+	for _, m := range l.machines[1:] {
 		g.Go(func() error { return m.connect(ctx, l.dir, l.lan) })
 	}
 	return g.Wait()

@@ -33,7 +33,9 @@ func (m *Machine) boot(image Image, payload string, memory int64, l *lan) error 
 	}
 	mac := fmt.Sprintf("02:78:00:00:00:%02x", m.index)
 	args := []string{
-		"-name", m.Name, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.FormatInt(memory>>20, 10),
+		// One CPU: a kernel that patches its own code while another emulated one runs it has crashed, and few hosts have cores
+		// for more.
+		"-name", m.Name, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.FormatInt(memory>>20, 10),
 		"-display", "none", "-nodefaults", "-serial", "file:" + m.Console(), "-monitor", "none",
 		"-rtc", "base=" + time.Now().Add(m.ahead).UTC().Format("2006-01-02T15:04:05"),
 		"-kernel", image.Kernel, "-initrd", image.Initrd,

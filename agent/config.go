@@ -29,6 +29,7 @@ type Config struct {
 	Group     string            `yaml:"socket_group" doc:"members of this group may use agent.sock, besides root"`
 	Labels    map[string]string `yaml:"labels" doc:"labels of this host; the one named zone spreads the voters over zones"`
 	Capacity  CapacityConfig    `yaml:"capacity" doc:"what this host offers to containers"`
+	SoftDirty bool              `yaml:"soft_dirty" doc:"while containers move, have the kernel mark the pages that they write, if it can; new, therefore off"`
 	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`

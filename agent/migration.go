@@ -48,7 +48,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 		shelf := &migrate.Shelf{Store: engine, For: time.Duration(keep.Minutes) * time.Minute, Disk: int64(keep.Disk), Log: a.Log()}
 		mv, disk := &mover{a: a, engine: engine, shelf: shelf, board: &migrate.Board{}}, hook.Disk(migrate.LocalDisk{})
 		source := &migrate.Source{
-			Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: memory.Reader{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
+			Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: func() migrate.Memory { return memory.NewReader(a.Config().SoftDirty) }, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
 			Dial: mv.dial, Spec: a.Spec, LastMove: func(container int) *cluster.MoveResult { return a.State().LastMove(container) },
 		}
 		target := &migrate.Target{

@@ -25,14 +25,13 @@ type prediction struct {
 
 func (p prediction) total() time.Duration { return p.fixed + p.memory }
 
-// memoryTime is what the size of the memory adds to the blackout, by what the rounds have measured: all of it is read at
-// the dump and once more at the restore, as quickly as the last round read it; what changed crosses the wire as quickly
-// as the first round did.
+// memoryTime is what the size of the memory adds to the blackout, by what the rounds have measured: the dump reads what the
+// last round has read, and the restore all of it, as quickly; what changed crosses the wire as quickly as in the first round.
 func (r *rounds) memoryTime() time.Duration {
 	if r == nil {
 		return 0
 	}
-	return 2*at(r.size, r.size, r.lastTook) + at(r.rest, r.all, r.took)
+	return at(r.size+max(r.size, r.full), r.size, r.lastTook) + at(r.rest, r.all, r.took)
 }
 
 // at is the time for some bytes if others took that long.

@@ -242,6 +242,13 @@ func (a *agent) Round(_ context.Context, _ []int, visit memory.Visit) error {
 	return visit(memory.ProcessSpace(1), 16, a.page())
 }
 
+// Serve takes what sendPages says.
+func (a *agent) Serve(criu io.ReadWriter, send *memory.Sender) error {
+	return memory.Serve(criu, send, nil)
+}
+
+func (a *agent) Tracks() bool { return false }
+
 // sendPages speaks for CRIU.
 func (a *agent) sendPages(take func(io.ReadWriter) error) error {
 	ours, theirs := net.Pipe()
@@ -263,9 +270,9 @@ func (a *agent) sendPages(take func(io.ReadWriter) error) error {
 	return <-taken
 }
 
-func (a *agent) Checkpoint(_ runtime.Spec, _, images string, pages func(io.ReadWriter) error, ready func()) error {
+func (a *agent) Checkpoint(_ runtime.Spec, _, images string, pages *runtime.Pages, ready func()) error {
 	if pages != nil && !a.w.dumpFails {
-		if err := a.sendPages(pages); err != nil {
+		if err := a.sendPages(pages.Serve); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ type SourceHost interface {
 	Thaw(ctx context.Context, s runtime.Spec) error
 	PIDs(id int) ([]int, error)
 	PrepareCheckpoint(images string) error
-	Checkpoint(s runtime.Spec, root, images string, pages func(io.ReadWriter) error, ready func()) error
+	Checkpoint(s runtime.Spec, root, images string, pages *runtime.Pages, ready func()) error
 	Settle(ctx context.Context, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Layer(id int) (string, error)

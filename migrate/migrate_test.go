@@ -86,7 +86,7 @@ func spec() runtime.Spec { return runtime.Spec{ID: ctid} }
 
 func (r *run) source(a *agent) *Source {
 	return &Source{
-		Host: a, Ledger: a, Copy: Layers{}, Memory: a, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
+		Host: a, Ledger: a, Copy: Layers{}, Memory: func() Memory { return a }, Disk: LocalDisk{}, Dir: r.dirs["a"], Hook: r.hook, Log: slog.New(slog.DiscardHandler),
 		LastMove: func(int) *cluster.MoveResult { return r.last }, Board: &r.board,
 		Dial: func(context.Context, string) (io.ReadWriteCloser, error) {
 			if r.conn == nil {

@@ -11,12 +11,17 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/migrate/memory"
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
-// Memory reads the memory of running processes; memory.Reader implements it. Without one, memory crosses the wire only
-// as files of a checkpoint.
+// Memory reads the memory of running processes for one migration; memory.Reader implements it. Without one, memory crosses
+// the wire only as files of a checkpoint.
 type Memory interface {
 	Round(ctx context.Context, pids []int, visit memory.Visit) error
+	// Tracks says whether the kernel tells what was written since the first round.
+	Tracks() bool
+	// Serve sends what a dumping CRIU says as the last pass.
+	Serve(criu io.ReadWriter, send *memory.Sender) error
 }
 
 // PageStore takes the passes of a memory.Sender on the target; memory.Store implements it.
@@ -33,9 +38,11 @@ const (
 
 // rounds is what the source knows of the memory that the target has.
 type rounds struct {
+	Memory
 	send *memory.Sender
 	rest int64         // bytes that the last round had to send: about what the dump will have to
-	size int64         // bytes of memory that the last round has read
+	full int64         // bytes of memory that the first round has read: all
+	size int64         // bytes of memory that the last round has read: all, or what was written since the first one began
 	took time.Duration // for the first round, in which all of it was sent
 	all  int64         // bytes of the first round
 
@@ -50,7 +57,7 @@ func (m *move) copyMemory(ctx context.Context) error {
 	if m.Memory == nil || !m.live {
 		return nil
 	}
-	m.rounds = &rounds{send: memory.NewSender(), taken: make(chan error, 1)}
+	m.rounds = &rounds{Memory: m.Memory(), send: memory.NewSender(), taken: make(chan error, 1)}
 	before := int64(math.MaxInt64)
 	for i := range maxMemoryRounds {
 		began := time.Now()
@@ -65,7 +72,7 @@ func (m *move) copyMemory(ctx context.Context) error {
 		s := m.rounds.send.Stats()
 		m.rounds.rest, m.rounds.size, m.rounds.lastTook = s.Bytes, int64(s.Pages)*memory.PageSize, time.Since(began)
 		if i == 0 {
-			m.rounds.all, m.rounds.took = s.Bytes, time.Since(began)
+			m.rounds.all, m.rounds.full, m.rounds.took = s.Bytes, m.rounds.size, time.Since(began)
 			continue
 		}
 		if s.Bytes < smallRest || s.Bytes > before/4*3 {
@@ -86,7 +93,7 @@ func (m *move) memoryRound(ctx context.Context) error {
 	}
 	w := bulkWriter{m.s}
 	m.rounds.send.Begin(w, false)
-	err = m.Memory.Round(ctx, pids, func(space memory.Space, first uint64, data []byte) error {
+	err = m.rounds.Round(ctx, pids, func(space memory.Space, first uint64, data []byte) error {
 		return m.rounds.send.Pages(space, first, data, 0)
 	})
 	if err != nil {
@@ -99,18 +106,19 @@ func (m *move) memoryRound(ctx context.Context) error {
 }
 
 // pages is where the dump sends its pages; nil means into files.
-func (m *move) pages() func(io.ReadWriter) error {
+func (m *move) pages() *runtime.Pages {
 	if m.rounds == nil {
 		return nil
 	}
-	return func(criu io.ReadWriter) error {
+	serve := func(criu io.ReadWriter) error {
 		w := &lastMemory{m: m}
 		m.rounds.send.Begin(w, true)
-		err := memory.Serve(criu, m.rounds.send)
+		err := m.rounds.Serve(criu, m.rounds.send)
 		err = errors.Join(err, w.close(err))
 		m.rounds.taken <- err
 		return err
 	}
+	return &runtime.Pages{Serve: serve, Marked: m.rounds.Tracks()}
 }
 
 // lastMemory sends the last pass over the memory. It begins with the first byte, and waits for the layer's last pass if

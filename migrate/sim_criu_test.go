@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"path/filepath"
 
 	"github.com/vzcluster/vzcluster/runtime"
@@ -212,7 +211,7 @@ func (k kernel) Whole(images string) (whole bool, err error) {
 	return whole, err
 }
 
-func (k kernel) Checkpoint(_ runtime.Spec, _, images string, _ func(io.ReadWriter) error, ready func()) error {
+func (k kernel) Checkpoint(_ runtime.Spec, _, images string, _ *runtime.Pages, ready func()) error {
 	return k.wait(k.criu("dump", images), func() error { ready(); return nil })
 }
 

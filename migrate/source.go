@@ -23,7 +23,7 @@ type Source struct {
 	Dir    string // on it, for checkpoints: Dir/<operation>
 	Hook   Hook
 	Log    *slog.Logger
-	Memory Memory // nil: it crosses the wire only when the container stands still
+	Memory func() Memory // for one migration; nil: it crosses the wire only when the container stands still
 	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
 	Shelf  *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.

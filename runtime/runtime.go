@@ -166,9 +166,16 @@ type Checkpoint struct {
 	Cgroup  string                // its path in every hierarchy, seen from this host
 	Freezer string                // directory of the cgroup that freezes it
 	PIDs    func() ([]int, error) // its processes now, as this host numbers them
-	// Pages, if not nil, takes the pages of a dump by CRIU's page server protocol; they are not written to files then.
-	// It returns when all of them came, or with an error, which fails the dump.
-	Pages func(criu io.ReadWriter) error
+	// Pages, if not nil, takes the pages of a dump; they are not written to files then.
+	Pages *Pages
+}
+
+// Pages takes the pages of a dump.
+type Pages struct {
+	// Serve speaks CRIU's page server protocol. It returns when all pages came, or with an error, which fails the dump.
+	Serve func(criu io.ReadWriter) error
+	// Marked says that CRIU may leave out pages that the kernel has not marked as written, of the processes that Serve says.
+	Marked bool
 }
 
 // Dir is a folder of a container's root.

@@ -113,7 +113,7 @@ func serve(t *testing.T, c content, s *Sender) (status int32, err error) {
 		status, err = c.dump(theirs)
 		done <- err
 	}()
-	err = Serve(ours, s)
+	err = Serve(ours, s, nil)
 	must(t, <-done)
 	return status, err
 }

@@ -35,15 +35,21 @@ const (
 // its pages are read and thrown away, and it is told so at the end.
 type PageServer struct {
 	send   *Sender
+	read   *Reader
+	same   map[Space]*table[bool] // pages that CRIU may leave out
 	conn   io.ReadWriter
 	in     *bufio.Reader
 	buf    []byte
 	failed error
 }
 
-// Serve returns when CRIU has said that all was sent.
-func Serve(conn io.ReadWriter, send *Sender) error {
-	p := &PageServer{send: send, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), buf: send.run}
+// Serve sends what CRIU says as the last pass, without pages that it may leave out.
+func (r *Reader) Serve(criu io.ReadWriter, send *Sender) error { return Serve(criu, send, r) }
+
+// Serve returns when CRIU has said that all was sent. The reader of the rounds, if there is one, knows which pages need not be
+// read once more.
+func Serve(conn io.ReadWriter, send *Sender, read *Reader) error {
+	p := &PageServer{send: send, read: read, same: map[Space]*table[bool]{}, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), buf: send.run}
 	for {
 		end, err := p.step()
 		if err != nil {
@@ -73,8 +79,7 @@ func (p *PageServer) step() (end bool, err error) {
 		if cmd == psOpen {
 			return false, nil
 		}
-		_, err = p.conn.Write([]byte{0}) // no parent: it sends everything
-		return false, err
+		return false, p.answer(space)
 	case psParent:
 		_, err = p.conn.Write(make([]byte, 4)) // none
 		return false, err
@@ -92,7 +97,49 @@ func (p *PageServer) step() (end bool, err error) {
 	return false, fmt.Errorf("%w: command %#x", ErrProtocol, cmd)
 }
 
+// answer tells CRIU whether it may leave out pages that are not marked as written.
+func (p *PageServer) answer(space Space) error {
+	same, err := p.read.unwritten(space)
+	if err != nil {
+		return fmt.Errorf("what was written: %w", err)
+	}
+	parent := []byte{0}
+	if same != nil {
+		p.same[space], parent[0] = same, 1
+	}
+	_, err = p.conn.Write(parent)
+	return err
+}
+
+// hole takes pages that CRIU has left out. Those that are not as they were read are read now.
+func (p *PageServer) hole(space Space, first, n uint64) error {
+	same := p.same[space]
+	if same == nil {
+		return fmt.Errorf("%w: pages of space %#x were left out", ErrProtocol, uint64(space))
+	}
+	for end := first + n; first < end; first += n {
+		known := same.get(first) && p.send.has(space, first)
+		for n = 1; first+n < end && (same.get(first+n) && p.send.has(space, first+n)) == known; n++ {
+		}
+		if known {
+			p.try(func() error { return p.send.Same(space, first, n) })
+			continue
+		}
+		err := readRun(p.read.seen[space].pid, first*PageSize, n, p.buf, func(addr uint64, data []byte) error {
+			p.try(func() error { return p.send.Pages(space, addr/PageSize, data, pePresent) })
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read what was left out: %w", err)
+		}
+	}
+	return nil
+}
+
 func (p *PageServer) pages(space Space, addr, pages uint64, flags uint32) error {
+	if flags == peParent && addr%PageSize == 0 {
+		return p.hole(space, addr/PageSize, pages)
+	}
 	if flags&pePresent == 0 || flags&^(pePresent|peLazy) != 0 || addr%PageSize != 0 {
 		return fmt.Errorf("%w: pages at %#x with flags %#x", ErrProtocol, addr, flags)
 	}

@@ -18,15 +18,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reader reads the memory of running processes.
-type Reader struct{}
+// Reader reads the memory of running processes for one migration. On kernels that mark written pages a round reads only
+// what was written since the first one began.
+type Reader struct {
+	marks bool
+	begun bool
+	seen  map[Space]*tracked
+}
+
+// NewReader returns a reader that has read nothing yet. Track says that the kernel shall mark written pages, if it can.
+func NewReader(track bool) *Reader {
+	return &Reader{marks: track && marks(), seen: map[Space]*tracked{}}
+}
 
 // Visit takes neighbouring pages of a space; data is valid until it returns.
 type Visit func(space Space, first uint64, data []byte) error
 
 // Round reads the memory that the processes have now, the pages of each space in ascending order. What changes or goes
 // away meanwhile is read as it is met, or left out.
-func (Reader) Round(ctx context.Context, pids []int, visit Visit) error {
+func (r *Reader) Round(ctx context.Context, pids []int, visit Visit) error {
+	if r.marks && !r.begun {
+		r.begun = true
+		if err := r.begin(pids); err != nil {
+			return err
+		}
+	}
 	seen := map[Space]bool{}
 	shared := map[Space]map[uint64]source{}
 	buf := make([]byte, maxRun*PageSize)
@@ -34,7 +50,7 @@ func (Reader) Round(ctx context.Context, pids []int, visit Visit) error {
 		inside, err := insidePID(pid)
 		if space := ProcessSpace(inside); err == nil && !seen[space] { // a number may be given anew meanwhile
 			seen[space] = true
-			err = readProcess(ctx, pid, space, buf, shared, visit)
+			err = r.readProcess(ctx, pid, space, buf, shared, visit)
 		}
 		if err != nil && !gone(err) {
 			return fmt.Errorf("read the memory of process %d: %w", pid, err)
@@ -65,7 +81,11 @@ type region struct {
 	offset     uint64
 }
 
-func readProcess(ctx context.Context, pid int, space Space, buf []byte, shared map[Space]map[uint64]source, visit Visit) error {
+func (r *Reader) readProcess(ctx context.Context, pid int, space Space, buf []byte, shared map[Space]map[uint64]source, visit Visit) error {
+	p, err := r.track(pid, space)
+	if err != nil {
+		return err
+	}
 	regions, err := readMaps(pid)
 	if err != nil {
 		return err
@@ -79,7 +99,8 @@ func readProcess(ctx context.Context, pid int, space Space, buf []byte, shared m
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := present(pagemap, r, func(first, n uint64) error {
+		wanted := func(page, entry uint64) bool { return own(r, entry) && (r.shared || p == nil || p.look(page, entry)) }
+		err := runs(pagemap, r, wanted, func(first, n uint64) error {
 			if !r.shared {
 				return readRun(pid, first*PageSize, n, buf, func(addr uint64, data []byte) error {
 					return visit(space, addr/PageSize, data)
@@ -159,34 +180,52 @@ const (
 	pmGuard   = 1 << 58
 )
 
-// present calls f for each run of pages that a region has of its own.
-func present(pagemap *os.File, r region, f func(first, n uint64) error) error {
+// own says whether a region has the page of an entry for itself.
+func own(r region, entry uint64) bool {
+	return entry&(pmPresent|pmSwapped) != 0 && entry&pmGuard == 0 && (r.shared || entry&pmFile == 0)
+}
+
+// entries calls f for every page of a region.
+func entries(pagemap *os.File, r region, f func(page, entry uint64) error) error {
 	in := bufio.NewReaderSize(io.NewSectionReader(pagemap, int64(r.start/PageSize*8), int64((r.end-r.start)/PageSize*8)), 64<<10)
-	var run uint64
 	var entry [8]byte
-	page := r.start / PageSize
-	for ; page < r.end/PageSize; page++ {
+	for page := r.start / PageSize; page < r.end/PageSize; page++ {
 		if _, err := io.ReadFull(in, entry[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			break // beyond what has a page table
+			return nil // beyond what has a page table
 		} else if err != nil {
 			return err
 		}
-		e := binary.NativeEndian.Uint64(entry[:])
-		if e&(pmPresent|pmSwapped) != 0 && e&pmGuard == 0 && (r.shared || e&pmFile == 0) {
-			run++
-			continue
+		if err := f(page, binary.NativeEndian.Uint64(entry[:])); err != nil {
+			return err
 		}
-		if run > 0 {
-			if err := f(page-run, run); err != nil {
-				return err
-			}
-			run = 0
-		}
-	}
-	if run > 0 {
-		return f(page-run, run)
 	}
 	return nil
+}
+
+// runs calls f for each run of pages of a region that are wanted.
+func runs(pagemap *os.File, r region, wanted func(page, entry uint64) bool, f func(first, n uint64) error) error {
+	var first, n uint64
+	flush := func() error {
+		if n == 0 {
+			return nil
+		}
+		defer func() { n = 0 }()
+		return f(first, n)
+	}
+	err := entries(pagemap, r, func(page, entry uint64) error {
+		if !wanted(page, entry) {
+			return flush()
+		}
+		if n == 0 {
+			first = page
+		}
+		n++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
 }
 
 // readRun reads pages of a process in pieces. Those that went away meanwhile are left out.

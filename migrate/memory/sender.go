@@ -106,6 +106,29 @@ func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error
 	return flush(n)
 }
 
+// has says whether the target has some content of a page.
+func (s *Sender) has(space Space, page uint64) bool {
+	t := s.known[space]
+	return t != nil && t.get(page) != xxh3.Uint128{}
+}
+
+// Same says in the last pass that neighbouring pages, which the target has, are as they were sent.
+func (s *Sender) Same(space Space, first, n uint64) error {
+	s.enter(space)
+	s.stats.Pages += int(n)
+	for page := first; page < first+n; page++ {
+		s.now.pages.set(page, s.known[space].get(page))
+	}
+	for n > 0 {
+		run := record{what: recHave, n: uint32(min(n, maxRun)), space: space, page: first}
+		if err := s.write(run, nil); err != nil {
+			return err
+		}
+		first, n = first+uint64(run.n), n-uint64(run.n)
+	}
+	return nil
+}
+
 // judge says how the target comes to a page. A process that was just forked has the pages of its parent at the same
 // addresses, so that is where other spaces are looked at.
 func (s *Sender) judge(t *table[xxh3.Uint128], r record, h xxh3.Uint128) (what, Space) {

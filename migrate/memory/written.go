@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is one whose written pages the kernel marks (soft-dirty), and what the rounds have read of it.
+// tracked is a process whose written pages the kernel marks (soft-dirty), and what the rounds have read of it.
 //
 // The marks are cleared once, before the first round: what is written between looking at them and clearing them would be
 // lost. Marks alone are not enough. When mremap moves a whole page table the kernel forgets to mark its pages, which then
 // look like those that were at this address before; so a page must also lie in the same frame as when it was read.
-type process struct {
+type tracked struct {
 	pid     int
 	started uint64         // when, in ticks: numbers are given anew
 	read    *table[uint64] // mark and frame of what was read; nil: unknown, everything has to be read
@@ -31,7 +31,7 @@ const (
 )
 
 // same says whether a page is as it was read.
-func (p *process) same(page, entry uint64) bool {
+func (p *tracked) same(page, entry uint64) bool {
 	if p.read == nil {
 		return false
 	}
@@ -47,7 +47,7 @@ func (p *process) same(page, entry uint64) bool {
 }
 
 // look says whether a round has to read a page, and notes that it does.
-func (p *process) look(page, entry uint64) bool {
+func (p *tracked) look(page, entry uint64) bool {
 	if p.same(page, entry) {
 		return false
 	}
@@ -99,7 +99,7 @@ func (r *Reader) begin(pids []int) error {
 	for _, pid := range pids {
 		inside, err := insidePID(pid)
 		if err == nil && clearsItself(pid) {
-			r.seen[ProcessSpace(inside)] = &process{pid: pid}
+			r.seen[ProcessSpace(inside)] = &tracked{pid: pid}
 			continue
 		}
 		if err == nil {
@@ -127,8 +127,8 @@ func clearsItself(pid int) bool {
 	return false
 }
 
-// process returns what is known of a process, nil if the kernel does not mark what is written.
-func (r *Reader) process(pid int, space Space) (*process, error) {
+// track returns what is known of a process, nil if the kernel does not mark what is written.
+func (r *Reader) track(pid int, space Space) (*tracked, error) {
 	if !r.marks {
 		return nil, nil
 	}
@@ -138,7 +138,7 @@ func (r *Reader) process(pid int, space Space) (*process, error) {
 	}
 	p := r.seen[space]
 	if p == nil || p.pid != pid || p.read != nil && p.started != started {
-		p = &process{pid: pid, started: started, read: newTable[uint64]()}
+		p = &tracked{pid: pid, started: started, read: newTable[uint64]()}
 		r.seen[space] = p
 	}
 	return p, nil

@@ -37,7 +37,7 @@ func TestMarksAndFramesDecide(t *testing.T) {
 		"we may not see the frame":  {pmPresent, pmPresent, false, false},
 		"somebody cleared the mark": {frame | pmWritten, frame, false, true},
 	} {
-		p := &process{read: newTable[uint64]()}
+		p := &tracked{read: newTable[uint64]()}
 		p.read.set(5, tt.was)
 		if got := p.same(5, tt.is); got != tt.same || (p.read == nil) != tt.unknown {
 			t.Errorf("%s: same %v, unknown %v", name, got, p.read == nil)
@@ -79,8 +79,8 @@ func TestLeftOutPagesAreCheckedByFrame(t *testing.T) {
 	space := ProcessSpace(inside)
 	started, err := startOf(pid)
 	must(t, err)
-	p := &process{pid: pid, started: started, read: newTable[uint64]()}
-	r := &Reader{marks: true, begun: true, seen: map[Space]*process{space: p}}
+	p := &tracked{pid: pid, started: started, read: newTable[uint64]()}
+	r := &Reader{marks: true, begun: true, seen: map[Space]*tracked{space: p}}
 	send, c := NewSender(), content{space: {}}
 	store, dir := newStore(t, free)
 	var wire bytes.Buffer
@@ -165,9 +165,9 @@ func TestTrackedRoundsAgreeWithReadingAll(t *testing.T) {
 	if !marks() {
 		t.Skip("this kernel does not mark written pages")
 	}
-	for seed := range uint64(8) {
+	for seed := range uint64(6) {
 		restless := startRestless(t, seed)
-		read, send := NewReader(), NewSender()
+		read, send := NewReader(true), NewSender()
 		store, dir := newStore(t, func(int64) error { return nil })
 		var all, last int
 		for i := range 4 {
@@ -388,7 +388,7 @@ func TestBeRestless(t *testing.T) {
 	must(t, err)
 	r := rand.New(rand.NewPCG(seed, 4))
 	// A few areas of 2 MiB, as large as a page table, at places that keep coming back.
-	const areas, pages = 8, 512
+	const areas, pages = 4, 512
 	base := (anonymous(0, (areas+1)*pages) + pages*PageSize - 1) &^ (pages*PageSize - 1)
 	at := func(area int) uintptr { return base + uintptr(area*pages*PageSize) }
 	for i := range areas * pages {

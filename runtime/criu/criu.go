@@ -27,7 +27,9 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 	if err != nil {
 		return err
 	}
-	s.pages.serve(ct.Pages)
+	if ct.Pages != nil {
+		s.pages.serve(ct.Pages.Serve)
+	}
 	defer func() { err = s.pages.end(err) }()
 	defer func() { s.end(err) }()
 	dir, err := os.Open(images)
@@ -43,6 +45,11 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 	o.Root = ptr(ct.Root)
 	o.Pid = ptr(int32(pid))
 	o.Ps = s.pages.option()
+	if ct.Pages != nil && ct.Pages.Marked {
+		if err := marked(o, images); err != nil {
+			return err
+		}
+	}
 	o.LeaveRunning = ptr(true)
 	o.FreezeCgroup = ptr(ct.Freezer)
 	o.GhostLimit = ptr(uint32(runtime.GhostLimit))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/migrate/memory"
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // TestMemory moves a container's memory as a migration does: two rounds while it runs and changes, the rest from CRIU's
@@ -39,7 +40,7 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 
 	images := filepath.Join(h.dir, "images")
 	must(t, os.Mkdir(images, 0o755))
-	send := memory.NewSender()
+	send, read := memory.NewSender(), memory.NewReader(true)
 	store, err := memory.Open(images, func(int64) error { return nil })
 	must(t, err)
 	defer store.Close()
@@ -49,7 +50,7 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 		pids, err := h.PIDs(101)
 		must(t, err)
 		send.Begin(&wire, false)
-		must(t, memory.Reader{}.Round(ctx, pids, func(space memory.Space, page uint64, data []byte) error {
+		must(t, read.Round(ctx, pids, func(space memory.Space, page uint64, data []byte) error {
 			return send.Pages(space, page, data, 0)
 		}))
 		first = max(first, send.Stats().Bytes)
@@ -65,7 +66,7 @@ for i in 1 2; do setsid sh /root/hold $i </dev/null >/dev/null 2>&1 & done`)
 	send.Begin(dump, true)
 	received := make(chan error, 1)
 	go func() { received <- store.Receive(wire, true) }()
-	err = h.Checkpoint(s, root, images, func(criu io.ReadWriter) error { return memory.Serve(criu, send) }, func() {})
+	err = h.Checkpoint(s, root, images, &runtime.Pages{Serve: func(criu io.ReadWriter) error { return read.Serve(criu, send) }, Marked: read.Tracks()}, func() {})
 	must(t, dump.CloseWithError(err))
 	must(t, err)
 	must(t, <-received)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -50,7 +49,7 @@ func (e *Engine) Thaw(ctx context.Context, s runtime.Spec) error {
 
 // Checkpoint writes the memory and kernel state of a frozen container into the images folder; it stays frozen.
 // Ready is called when the images are complete. Pages takes the memory in place of files, as runtime.Checkpoint says.
-func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages func(io.ReadWriter) error, ready func()) error {
+func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages *runtime.Pages, ready func()) error {
 	st, err := e.OCI.Status(s.ID)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 	"github.com/vzcluster/vzcluster/agent/lab/vm"
 )
 
-// long, in the environment, asks for all tests and three machines; `make test-vm` sets it.
+// long, in the environment, asks for all tests; `make test-vm` sets it.
 const long = "VZCLUSTER_TEST_VM"
 
 // patience is for what an emulated machine does, on a host that may have other work: a boot takes minutes then.
@@ -23,9 +24,10 @@ const patience = 5 * time.Minute
 
 // world is what all tests share. It is filled by TestMain, before the first test.
 type world struct {
-	dir                        string
-	vzcluster, traffic, clocks string
-	long                       bool
+	dir                                 string
+	vzcluster, traffic, clocks, ballast string // programs
+	memory                              string // tests, of migrate/memory
+	long                                bool
 
 	once sync.Once
 	lab  *vm.Lab
@@ -57,12 +59,23 @@ func (w *world) prepare() (err error) {
 	if w.dir, err = os.MkdirTemp("/var/tmp", "vzcluster-vm-"); err != nil {
 		return err
 	}
-	w.vzcluster, w.traffic, w.clocks = filepath.Join(w.dir, "vzcluster"), filepath.Join(w.dir, "traffic"), filepath.Join(w.dir, "clocks")
-	for program, source := range map[string]string{w.vzcluster: "../../../cmd/vzcluster", w.traffic: "../testdata/traffic", w.clocks: "./testdata/clocks"} {
-		build := exec.Command("go", "build", "-o", program, source)
+	for _, p := range []struct {
+		program *string
+		name    string
+		args    []string
+	}{
+		{&w.vzcluster, "vzcluster", []string{"build", "../../../cmd/vzcluster"}},
+		{&w.traffic, "traffic", []string{"build", "../testdata/traffic"}},
+		{&w.clocks, "clocks", []string{"build", "./testdata/clocks"}},
+		{&w.ballast, "ballast", []string{"build", "./testdata/ballast"}},
+		{&w.memory, "memory.test", []string{"test", "-c", "../../../migrate/memory"}},
+	} {
+		*p.program = filepath.Join(w.dir, p.name)
+		last := len(p.args) - 1
+		build := exec.Command("go", append(slices.Clone(p.args[:last]), "-o", *p.program, p.args[last])...)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w: %s", source, err, out)
+			return fmt.Errorf("build %s: %w: %s", p.name, err, out)
 		}
 	}
 	return nil
@@ -83,13 +96,9 @@ func (w *world) remove() error {
 func (w *world) up() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	hosts := 2
-	if w.long {
-		hosts = 3
-	}
 	began := time.Now()
 	w.lab, w.err = vm.Up(ctx, vm.Options{
-		Hosts: hosts, Binary: w.vzcluster, Memory: 1536 << 20, Ahead: []time.Duration{0, 20 * time.Minute},
+		Hosts: 2, Binary: w.vzcluster, Memory: 1536 << 20, Ahead: []time.Duration{0, 20 * time.Minute},
 		Tell: func(step string) { fmt.Fprintf(os.Stderr, "vm: %5.1f s %s\n", time.Since(began).Seconds(), step) },
 	})
 	fmt.Fprintf(os.Stderr, "vm: %5.1f s up\n", time.Since(began).Seconds())

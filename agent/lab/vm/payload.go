@@ -83,6 +83,7 @@ func config(m *Machine) agent.Config {
 	c := agent.DefaultConfig()
 	c.Name, c.Listen, c.Advertise = m.Name, m.Address+":7443", m.Address+":7443"
 	c.Gossip = agent.GossipConfig{Bind: m.Address + ":7946", Advertise: m.Address + ":7946"}
+	c.SoftDirty = true
 	c.Capacity.Disk = agent.Size(declaredDisk)
 	c.Network.Uplink, c.Network.Pool, c.Network.Gateway = "eth0", pool, Gateway
 	c.Network.PoolFirst, c.Network.PoolLast = poolFirst, poolLast

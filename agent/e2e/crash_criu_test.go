@@ -127,7 +127,7 @@ func (c *crashLab) killAt(host string, s stroke) (killed int) {
 	usual, known := c.usual[s.name] // the first is only watched
 	var begun time.Time
 	for waited := time.Now(); begun.IsZero() || time.Since(begun) < c.within; time.Sleep(time.Millisecond) {
-		pids := c.working(host, s.program)
+		pids := c.working(host, s.program, s.begins.role == "source")
 		switch {
 		case len(pids) == 0 && begun.IsZero():
 			if time.Since(waited) > atWork {
@@ -153,8 +153,9 @@ func (c *crashLab) killAt(host string, s stroke) (killed int) {
 	return 0
 }
 
-// working returns the pids of a host's programs of a name, as seen from here; a CRIU that only waits is not at work.
-func (k *kit) working(host, program string) (pids []int) {
+// working returns the pids of a host's programs of a name, as seen from here; titled: only of a CRIU that has changed its
+// title, as it does when it begins to dump.
+func (k *kit) working(host, program string, titled bool) (pids []int) {
 	k.t.Helper()
 	init := k.init1(host)
 	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
@@ -170,8 +171,8 @@ func (k *kit) working(host, program string) (pids []int) {
 		if in, _ := os.Readlink(filepath.Join(dir, "ns/pid")); err != nil || in != space {
 			continue // another host's
 		}
-		if program == "criu" && !strings.HasPrefix(string(line), "criu: ") {
-			continue // not at work yet, or a process that is being restored
+		if program == "criu" && titled && !strings.HasPrefix(string(line), "criu: ") {
+			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
 			pids = append(pids, pid)

@@ -234,7 +234,7 @@ func TestCriuIsKilledDuringMigration(t *testing.T) {
 
 // killCriu waits until a host's criu works on a container, and a while more, and kills it.
 func (k *kit) killCriu(host string, after time.Duration, ended <-chan struct{}) (killed int) {
-	for len(k.working(host, "criu")) == 0 {
+	for len(k.working(host, "criu", true)) == 0 {
 		select {
 		case <-ended:
 			return 0
@@ -242,7 +242,7 @@ func (k *kit) killCriu(host string, after time.Duration, ended <-chan struct{}) 
 		}
 	}
 	<-time.After(after)
-	for _, pid := range k.working(host, "criu") {
+	for _, pid := range k.working(host, "criu", true) {
 		if unix.Kill(pid, unix.SIGKILL) == nil {
 			killed++
 		}

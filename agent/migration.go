@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -56,7 +58,7 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 			Spec: mv.spec,
 		}
 		source.Board, target.Fetching = mv.board, mv.fetching
-		source.Shelf, target.Shelf = shelf, shelf
+		source.Shelf, target.Shelf, source.KeepMemory = shelf, shelf, mv.keepMemory
 		source.Offer, source.EndSessions, target.Unfit = mv.Offer, engine.EndSessions, mv.Unfit
 		mv.moves = migrate.NewMover(a, source, target)
 		return mv
@@ -66,6 +68,26 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 // openPages opens the store for a container's memory below its images folder.
 func openPages(images string, charge func(bytes int64) error) (migrate.PageStore, error) {
 	return memory.Open(images, charge)
+}
+
+// keptMemory is memory.Kept with the store that migrate knows.
+type keptMemory struct{ *memory.Kept }
+
+func (k keptMemory) Resume(images string, charge func(bytes int64) error) (migrate.PageStore, error) {
+	return k.Kept.Resume(images, charge)
+}
+
+// keepMemory keeps memory beside the layers that are aside; like those, it is deleted when the next agent begins.
+func (mv *mover) keepMemory(container int, limit int64, round func(memory.Visit) error) (migrate.KeptMemory, error) {
+	dir := filepath.Join(mv.a.Config().DataDir, "containers", fmt.Sprintf(".parked-%d.memory", container))
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("keep memory: %w", err)
+	}
+	k, err := memory.Keep(dir, limit, round)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return keptMemory{k}, nil
 }
 
 func (mv *mover) dial(ctx context.Context, host string) (io.ReadWriteCloser, error) {

@@ -194,7 +194,8 @@ func (m *move) copyWhileRunning(ctx context.Context) error {
 // leave takes the container off this host after it was handed over. Its layer is kept aside for a while if there is
 // room: it may come back.
 func (m *move) leave(ctx context.Context) {
-	last := &shared{session: m.common.session, done: m.common.broken}
+	last := &shared{session: m.common.session, done: m.common.broken, memory: m.kept}
+	m.kept = nil // the shelf's, whatever comes of it
 	kept, err := m.Shelf.park(ctx, m.spec.ID, last)
 	if !kept {
 		err = errors.Join(err, m.Host.Destroy(ctx, m.spec.ID))
@@ -229,7 +230,7 @@ func (a *arrival) welcome(ctx context.Context, hello helloMsg) (readyMsg, error)
 	if k == nil { // what is there is none that the source knows
 		return readyMsg{}, a.Host.Destroy(ctx, a.spec.ID)
 	}
-	a.have = k.done
+	a.have, a.kept = k.done, k.memory
 	return readyMsg{Base: k.session, Passes: k.passes, Entries: k.done.Ended()}, nil
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // Version is that of the migration protocol.
-const Version = 1
+const Version = 2
 
 // Offer is what a source says of itself and of the container that it wants to send.
 type Offer struct {

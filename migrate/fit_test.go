@@ -19,7 +19,7 @@ func TestUnfit(t *testing.T) {
 		live   bool   // it is in the way of a live move only
 	}{
 		{"twins", func(*Offer, *Place) {}, "", false},
-		{"another protocol", func(o *Offer, _ *Place) { o.Version++ }, "version 2 of the migration protocol", false},
+		{"another protocol", func(o *Offer, _ *Place) { o.Version++ }, "version 3 of the migration protocol", false},
 		{"no template", func(_ *Offer, p *Place) { p.Template = "no host that is up has a copy" }, "b cannot have the template: no host", false},
 		{"no bridge", func(_ *Offer, p *Place) { p.Network = "there is no bridge vzbr0" }, "on b, there is no bridge vzbr0", false},
 		{"no disk", func(_ *Offer, p *Place) { p.Room.Disk = 1 << 20 }, "the private layer takes 1G and b has 1M left", false},

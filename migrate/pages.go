@@ -54,10 +54,9 @@ type rounds struct {
 
 // copyMemory sends the memory in rounds while the container runs.
 func (m *move) copyMemory(ctx context.Context) error {
-	if m.Memory == nil || !m.live {
+	if m.rounds == nil {
 		return nil
 	}
-	m.rounds = &rounds{Memory: m.Memory(), send: memory.NewSender(), taken: make(chan error, 1)}
 	before := int64(math.MaxInt64)
 	for i := range maxMemoryRounds {
 		began := time.Now()
@@ -170,8 +169,7 @@ func (a *arrival) memory(body []byte, room *budget) error {
 		return fmt.Errorf("host %s sent memory, which %s did not prepare for", a.peer, a.Name)
 	}
 	if a.pages == nil {
-		var err error
-		if a.pages, err = a.Memory(a.images, room.charge); err != nil {
+		if err := a.openPages(room); err != nil {
 			return err
 		}
 	}

@@ -21,14 +21,14 @@ func TestForeignStreamsAreRefused(t *testing.T) {
 		say        func(*stream)
 		want       string
 	}{
-		"unknown operation": {"a", "b", hello(helloMsg{Version: 1, Operation: "op9"}), "record"},
-		"another source":    {"c", "b", hello(helloMsg{Version: 1, Operation: operation}), "no running migration"},
-		"another target":    {"a", "c", hello(helloMsg{Version: 1, Operation: operation}), "no running migration"},
-		"its own target":    {"b", "b", hello(helloMsg{Version: 1, Operation: operation}), "no running migration"},
+		"unknown operation": {"a", "b", hello(helloMsg{Version: Version, Operation: "op9"}), "record"},
+		"another source":    {"c", "b", hello(helloMsg{Version: Version, Operation: operation}), "no running migration"},
+		"another target":    {"a", "c", hello(helloMsg{Version: Version, Operation: operation}), "no running migration"},
+		"its own target":    {"b", "b", hello(helloMsg{Version: Version, Operation: operation}), "no running migration"},
 		"version":           {"a", "b", hello(helloMsg{Version: 99, Operation: operation}), "version 99"},
 		"no hello":          {"a", "b", func(s *stream) { _ = s.send(msgAllow, struct{}{}) }, "message"},
 		"allow at once": {"a", "b", func(s *stream) {
-			hello(helloMsg{Version: 1, Operation: operation})(s)
+			hello(helloMsg{Version: Version, Operation: operation})(s)
 			_ = s.send(msgAllow, struct{}{})
 		}, "out of turn"},
 		"nothing at all": {"a", "b", func(*stream) {}, "hung up"},

@@ -48,6 +48,7 @@ type shared struct {
 	whole   bool               // all of that one was sent
 	frozen  bool               // it was sent of a container that stood still
 	aside   bool               // the layer is here, and not a container's
+	memory  KeptMemory         // beside a layer that is aside; nil: none
 	since   time.Time
 }
 
@@ -67,7 +68,25 @@ func (k *shared) base(passes, entries int) *transfer.Manifest {
 	return nil
 }
 
-// Kept is a layer that is aside.
+// disk is what something that is aside takes, in bytes.
+func (k *shared) disk() int64 {
+	if k.memory == nil {
+		return k.done.Disk()
+	}
+	return k.done.Disk() + k.memory.Bytes()
+}
+
+// forget deletes the memory that is kept.
+func (k *shared) forget() error {
+	if k.memory == nil {
+		return nil
+	}
+	err := k.memory.Drop()
+	k.memory = nil
+	return err
+}
+
+// Kept is a layer that is aside, with the memory if that is kept too.
 type Kept struct {
 	Container int
 	Disk      int64 // bytes
@@ -83,7 +102,7 @@ func (s *Shelf) Kept() (all []Kept) {
 	defer s.mu.Unlock()
 	for id, k := range s.shared {
 		if k.aside {
-			all = append(all, Kept{id, k.done.Disk(), k.since})
+			all = append(all, Kept{id, k.disk(), k.since})
 		}
 	}
 	return all
@@ -113,12 +132,15 @@ func tooMany(m *transfer.Manifest) bool { return m != nil && m.Len() > maxShared
 // container is still here.
 func (s *Shelf) park(ctx context.Context, id int, k *shared) (kept bool, err error) {
 	if s == nil || s.For <= 0 || k.done == nil || tooMany(k.done) || k.done.Disk() > s.Disk {
-		return false, nil
+		return false, k.forget()
+	}
+	if k.disk() > s.Disk { // then only the layer
+		err = k.forget()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.Store.Park(ctx, id); err != nil {
-		return false, fmt.Errorf("put the layer of container %d aside: %w", id, err)
+	if err := errors.Join(err, s.drop(id), s.Store.Park(ctx, id)); err != nil {
+		return false, fmt.Errorf("put the layer of container %d aside: %w", id, errors.Join(err, k.forget()))
 	}
 	k.aside = true
 	s.keep(id, k)
@@ -132,7 +154,7 @@ func (s *Shelf) makeRoom() (err error) {
 		oldest := 0
 		for id, k := range s.shared {
 			if k.aside {
-				total += k.done.Disk()
+				total += k.disk()
 				if oldest == 0 || k.since.Before(s.shared[oldest].since) {
 					oldest = id
 				}
@@ -151,7 +173,7 @@ func (s *Shelf) drop(id int) error {
 	if k == nil || !k.aside {
 		return nil
 	}
-	return s.Store.DropParked(id)
+	return errors.Join(k.forget(), s.Store.DropParked(id))
 }
 
 // take returns what is kept of a container that is this host's, and forgets it.
@@ -184,12 +206,12 @@ func (s *Shelf) unpark(ctx context.Context, id int, session string) (*shared, er
 	delete(s.shared, id)
 	layer, err := s.Store.Unpark(id)
 	if err != nil {
-		return nil, errors.Join(err, s.Store.DropParked(id))
+		return nil, errors.Join(err, k.forget(), s.Store.DropParked(id))
 	}
 	untouched, err := k.done.Adopt(ctx, layer)
 	if err != nil || !untouched {
 		s.Log.Warn("a kept layer cannot be used, all of it is copied", "container", id, "touched", !untouched, "error", err)
-		return nil, nil
+		return nil, k.forget()
 	}
 	return k, nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/migrate/transfer"
 )
 
@@ -53,6 +54,7 @@ type trip struct {
 	shelves map[string]*Shelf
 	asides  map[string]string
 	legs    int
+	resumed int // how often kept memory was taken up
 }
 
 func newTrip(t *testing.T) *trip {
@@ -95,6 +97,17 @@ func (tr *trip) age() {
 	}
 }
 
+// keptMemory counts how often memory that was kept is taken up.
+type keptMemory struct {
+	*memory.Kept
+	resumed *int
+}
+
+func (k keptMemory) Resume(images string, charge func(bytes int64) error) (PageStore, error) {
+	*k.resumed++
+	return k.Kept.Resume(images, charge)
+}
+
 func (tr *trip) layer(host string) string {
 	tr.t.Helper()
 	layer, err := tr.agents[host].Layer(ctid)
@@ -111,6 +124,10 @@ func (tr *trip) move(from, to string, wrap func(net.Conn, int) net.Conn) error {
 	target.Name, target.Dir, target.Shelf = to, tr.dirs[to], tr.shelves[to]
 	source := tr.source(tr.agents[from])
 	source.Dir, source.Shelf = tr.dirs[from], tr.shelves[from]
+	source.KeepMemory = func(_ int, limit int64, round func(memory.Visit) error) (KeptMemory, error) {
+		k, err := memory.Keep(filepath.Join(tr.asides[from], "memory"), limit, round)
+		return keptMemory{k, &tr.resumed}, err
+	}
 	busy := make(chan struct{}, 1)
 	dials := 0
 	source.Dial = func(context.Context, string) (io.ReadWriteCloser, error) {
@@ -169,6 +186,9 @@ func TestQuickReturn(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(tr.asides["a"]); len(entries) != 0 || len(tr.shelves["a"].Kept()) != 0 {
 		t.Error("what came back is still kept aside")
+	}
+	if c := tr.copies["a"]; tr.resumed != 1 || c.memory != "counter=42" {
+		t.Errorf("the memory that was kept was taken up %d times; the copy is %+v", tr.resumed, c)
 	}
 	tr.check(51)
 }
@@ -263,6 +283,13 @@ func TestFailedMigrationIsTakenUp(t *testing.T) {
 	tr.check(51)
 }
 
+func keepPages(dir string, n int) (KeptMemory, error) {
+	k, err := memory.Keep(dir, 1<<20, func(visit memory.Visit) error {
+		return visit(memory.ProcessSpace(1), 16, make([]byte, n*memory.PageSize))
+	})
+	return keptMemory{k, new(int)}, err
+}
+
 func TestShelfIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t)
@@ -279,8 +306,12 @@ func TestShelfIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kept, err := s.park(context.Background(), id, &shared{session: "s", done: m})
-		if err != nil {
+		k := &shared{session: "s", done: m}
+		if id%2 == 1 {
+			k.memory, err = keepPages(filepath.Join(dir, fmt.Sprint("memory", id)), 5)
+		}
+		kept, perr := s.park(context.Background(), id, k)
+		if err := errors.Join(err, perr); err != nil {
 			t.Fatal(err)
 		}
 		return kept
@@ -291,7 +322,7 @@ func TestShelfIsBounded(t *testing.T) {
 	if !park(102, 60_000) || !park(103, 60_000) {
 		t.Error("a small layer is not kept")
 	}
-	if kept := s.Kept(); len(kept) != 1 || kept[0].Container != 103 {
+	if kept := s.Kept(); len(kept) != 1 || kept[0].Container != 103 || kept[0].Disk < 60_000+5*memory.PageSize {
 		t.Errorf("the shelf is fuller than it may be, or the newest went: %+v", kept)
 	}
 	if err := s.prune(time.Now().Add(59*time.Second), func(int) bool { return true }); err != nil || len(s.Kept()) != 1 {
@@ -299,6 +330,9 @@ func TestShelfIsBounded(t *testing.T) {
 	}
 	if err := s.prune(time.Now().Add(61*time.Second), func(int) bool { return true }); err != nil || len(s.Kept()) != 0 {
 		t.Errorf("kept too long: %v", err)
+	}
+	if !park(105, 85_000) || s.Kept()[0].Disk > 100_000 {
+		t.Errorf("memory is kept for which there is no room: %+v", s.Kept())
 	}
 	park(104, 1000)
 	if err := s.prune(time.Now(), func(int) bool { return false }); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -24,8 +25,10 @@ type Source struct {
 	Hook   Hook
 	Log    *slog.Logger
 	Memory func() Memory // for one migration; nil: it crosses the wire only when the container stands still
-	Dial   func(ctx context.Context, host string) (io.ReadWriteCloser, error)
-	Shelf  *Shelf // may be nil: then nothing is kept
+	// KeepMemory keeps the memory that a round reads, if it takes no more than limit bytes; nil: none is kept.
+	KeepMemory func(container int, limit int64, round func(memory.Visit) error) (KeptMemory, error)
+	Dial       func(ctx context.Context, host string) (io.ReadWriteCloser, error)
+	Shelf      *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.
 	Spec func(ct *cluster.Container) (runtime.Spec, error)
 	// Offer says what this host is like and what the container needs; nil: the target is not told.
@@ -63,6 +66,7 @@ type move struct {
 	offset  time.Duration // the target's clock minus ours
 	held    runtime.Held  // what comes for the container while it is nowhere; nil: nothing is kept
 	rounds  *rounds       // over the memory; nil: none
+	kept    KeptMemory    // for a return; nil: none
 
 	shown     *track
 	need      runtime.Need // of the container, as the target was told
@@ -129,6 +133,7 @@ func (m *move) cleanUp(ctx context.Context) {
 	if m.held != nil {
 		m.held.Close()
 	}
+	dropKept(m.kept)
 	err := m.Host.Settle(ctx, m.images)
 	if err == nil {
 		err = m.Disk.RemoveAll(m.images)
@@ -236,8 +241,20 @@ func (m *move) prepare(context.Context) error {
 	if err := m.Host.PrepareCheckpoint(m.images); err != nil {
 		return err
 	}
-	if err := m.s.expect(msgPrepared, nil, m.op.To); err != nil {
+	var prepared preparedMsg
+	if err := m.s.expect(msgPrepared, &prepared, m.op.To); err != nil {
 		return err
+	}
+	if m.Memory != nil {
+		m.rounds = &rounds{Memory: m.Memory(), send: memory.NewSender(), taken: make(chan error, 1)}
+	}
+	if prepared.Kept {
+		if m.rounds == nil {
+			return fmt.Errorf("host %s has kept memory, of which %s sends none", m.op.To, m.op.From)
+		}
+		if err := m.learn(); err != nil {
+			return err
+		}
 	}
 	return m.compareClocks()
 }
@@ -372,6 +389,7 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.Hook.at(PointSourceResumed, m.op.ID); err != nil {
 		return err
 	}
+	m.keepMemory(ctx)
 	id := m.spec.ID
 	if err := m.Host.Kill(ctx, id); err != nil {
 		m.Log.Error("end the source's copy", "container", id, "error", err)

@@ -58,6 +58,10 @@ type clockMsg struct {
 	Clock int64 `json:"clock"` // the target's, in Unix nanoseconds
 }
 
+type preparedMsg struct {
+	Kept bool `json:"kept,omitempty"` // hashes of memory that the target has kept follow
+}
+
 type passMsg struct {
 	Last bool `json:"last"` // the container stands still; no answer is waited for
 }

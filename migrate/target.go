@@ -51,6 +51,7 @@ type arrival struct {
 	session string             // names it
 	passes  int                // of it that are complete
 	pages   PageStore          // nil: none came yet
+	kept    KeptMemory         // from when the container left this host; nil: none, or it is in pages
 	journal journal
 	clock   *stopwatch
 	asked   bool       // for the commit
@@ -70,6 +71,7 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 		a.explain(conn, err)
 		return err
 	}
+	defer func() { dropKept(a.kept) }()
 	defer a.closePages()
 	if err := a.receive(ctx); err != nil {
 		_ = a.mounted() // nothing is taken away while it is being made
@@ -291,7 +293,7 @@ func (a *arrival) prepare(ctx context.Context) error {
 	if err := a.Hook.at(PointTargetPrepared, a.op.ID); err != nil {
 		return err
 	}
-	return a.s.send(msgPrepared, struct{}{})
+	return a.offer()
 }
 
 // goOn restores the copy, which is held, commits, and lets it go; or, without a checkpoint, commits and starts it from

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,31 @@ dd if=/dev/urandom of=big bs=1M count=16 2>/dev/null; ln f1 linked; ln -s f2 sof
 	}
 	if k.keeps(c.Host, c.ID) {
 		t.Errorf("%s still says that it keeps the layer", c.Host)
+	}
+}
+
+// The memory of a container that comes back crosses the wire only as far as it has changed.
+func TestMemoryComesBack(t *testing.T) {
+	k := sharedLab(t)
+	c := k.run("remember", "busybox", "--ram", "256M")
+	k.serve(c, "hold :"+port+" 64")
+	sum := func() string {
+		out, code := k.on("outside", fmt.Sprintf("echo | timeout 10 busybox nc -w 5 %s %s", address(c), port))
+		if code != 0 || !strings.HasPrefix(out, ":") {
+			t.Fatalf("asked for its checksum it says %q", out)
+		}
+		return out
+	}
+	before := sum()
+	first := k.migrate("remember", k.other(c.Host))
+	back := k.migrate("remember", c.Host)
+	again := k.migrate("remember", first.To)
+	t.Logf("%d bytes there, %d back, %d there again", first.Bytes, back.Bytes, again.Bytes)
+	if first.Bytes < 64<<20 || back.Bytes > first.Bytes*15/100 || again.Bytes > first.Bytes*15/100 {
+		t.Errorf("going took %d bytes, coming back %d, going again %d", first.Bytes, back.Bytes, again.Bytes)
+	}
+	if after := sum(); after != before {
+		t.Errorf("the memory had the checksum %s and has %s", before, after)
 	}
 }
 

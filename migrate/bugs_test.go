@@ -71,7 +71,7 @@ func plant(t *testing.T, patch string) {
 	if err := os.WriteFile(file, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-overlay", file, "-run", "TestSimulation$", "-sim.first=1", "-sim.schedules=6000", ".")
+	cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-overlay", file, "-run", "TestSimulation$", "-sim.first=1", "-sim.schedules=20000", ".")
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err == nil:

@@ -277,7 +277,8 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	case c.Restarted && c.State == Running, c.Operation == "" && (c.State == Starting || c.State == Stopped):
 		lost = "" // any other report may be of what the fault has left
 	}
-	if old.State == c.State && old.Detail == c.Detail && old.Lost == lost && !count {
+	same := old.Detail == c.Detail || c.State == Running && c.Detail == "" // why it was restarted stays until its next start
+	if old.State == c.State && same && old.Lost == lost && !count {
 		return old, nil
 	}
 	ct := *old

@@ -235,6 +235,10 @@ func TestReturnOfAHostIsCountedOnce(t *testing.T) {
 			t.Errorf("it counts %d restarts", s.Container(101).Restarted)
 		}
 	}
+	s = must(t, s, report(Running, false), ReportContainer{ID: 101, Host: "h1", Generation: 1, State: Running})
+	if ct := s.Container(101); ct.Detail != "its host went down" {
+		t.Errorf("while it runs it says %q", ct.Detail)
+	}
 	s = must(t, s, report(Running, false), report(Starting, true))
 	if ct := s.Container(101); ct.Restarted != 2 || ct.Lost != "" {
 		t.Errorf("after the second time it counts %d restarts, the last by %q", ct.Restarted, ct.Lost)

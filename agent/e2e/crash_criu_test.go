@@ -133,6 +133,7 @@ func (c *crashLab) killAt(host string, s stroke) (killed int) {
 			if time.Since(waited) > atWork {
 				return 0
 			}
+			continue
 		case len(pids) == 0:
 			if c.usual[s.name] = time.Since(begun); known { // a little less in any case, or the last moments are never met
 				c.usual[s.name] = min((2*usual+time.Since(begun))/3, usual*19/20)

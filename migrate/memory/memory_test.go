@@ -246,7 +246,8 @@ func TestOnlyChangesCrossTheWire(t *testing.T) {
 	s.Begin(&wire, true)
 	_, err := serve(t, c, s)
 	must(t, err)
-	if got := s.Stats(); got.Pages != 2000 || got.Sent != 10 || got.Bytes > 11*PageSize {
+	// Where the parent is dumped first, its child has the only copy left of what changed.
+	if got := s.Stats(); got.Pages != 2000 || got.Sent != 10 && got.Sent != 20 || got.Bytes > 21*PageSize {
 		t.Errorf("the last pass: %+v", got)
 	}
 	must(t, store.Receive(&wire, true))

@@ -144,14 +144,17 @@ func (s *Sender) judge(t *table[xxh3.Uint128], r record, h xxh3.Uint128) (what, 
 	if twin := s.known[s.twin.of]; twin != nil && s.twin.of != r.space && twin.get(r.page) == h {
 		return recCopy, s.twin.of
 	}
-	if at := (place{r.space, r.page / regionPages}); at != s.twin.searched { // once for each region: it takes a while
-		s.twin.searched = at
+	if at := (place{r.space, r.page / regionPages}); at != s.twin.searched {
+		s.twin.searched, s.twin.misses = at, 0
+	}
+	if s.twin.misses < maxMisses {
 		for other, pages := range s.known {
 			if other != r.space && pages.get(r.page) == h {
 				s.twin.of = other
 				return recCopy, other
 			}
 		}
+		s.twin.misses++
 	}
 	return recData, 0
 }
@@ -160,7 +163,12 @@ func (s *Sender) judge(t *table[xxh3.Uint128], r record, h xxh3.Uint128) (what, 
 type twins struct {
 	of       Space
 	searched place // where all spaces were looked at last
+	misses   int   // for nothing
 }
+
+// maxMisses is how many pages of a region are looked for everywhere, which takes a while: of a process that was just
+// forked, the first of them may have changed in its parent.
+const maxMisses = 8
 
 type place struct {
 	space  Space

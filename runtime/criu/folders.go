@@ -110,19 +110,28 @@ func readSetting(path, file string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
+// readNote reads what the source has noted beside CRIU's images, up to so many bytes; found is false where there is nothing.
+func readNote(path string, limit int64, v any) (found bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return true, json.NewDecoder(io.LimitReader(f, limit)).Decode(v)
+}
+
 // restoreFolders makes the cgroups that dumpFolders has noted, parents first. The list comes from another host.
 func restoreFolders(ct runtime.Checkpoint, images string) error {
-	f, err := os.Open(filepath.Join(images, foldersImage))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	var folders []folder
+	found, err := readNote(filepath.Join(images, foldersImage), maxFoldersSize, &folders)
 	if err != nil {
 		return fmt.Errorf("read the container's cgroups: %w", err)
 	}
-	defer f.Close()
-	var folders []folder
-	if err := json.NewDecoder(io.LimitReader(f, maxFoldersSize)).Decode(&folders); err != nil {
-		return fmt.Errorf("read the container's cgroups: %w", err)
+	if !found {
+		return nil
 	}
 	if len(folders) > maxFolders+1 || !isUnified(ct) {
 		return fmt.Errorf("the checkpoint has %d cgroups of a host with cgroup v2, which cannot be made here", len(folders))

@@ -2,10 +2,7 @@ package criu
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -130,17 +127,13 @@ func insidePID(pid int) int {
 // setTimers sets the timers that noteTimers has noted in restored processes that do not run yet. One that is not there
 // as it was has what was left of it.
 func setTimers(pids []int, images string) error {
-	f, err := os.Open(filepath.Join(images, timersImage))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	var all []moment
+	found, err := readNote(filepath.Join(images, timersImage), maxTimersSize, &all)
 	if err != nil {
 		return fmt.Errorf("read the container's timers: %w", err)
 	}
-	defer f.Close()
-	var all []moment
-	if err := json.NewDecoder(io.LimitReader(f, maxTimersSize)).Decode(&all); err != nil {
-		return fmt.Errorf("read the container's timers: %w", err)
+	if !found {
+		return nil
 	}
 	of := map[int][]moment{}
 	for _, m := range all {

@@ -139,7 +139,7 @@ func (m *member) target(c *cluster.Container, want string) (string, error) {
 		return "", notFound("host", want, "vzcluster host ls")
 	}
 	d := scheduler.Place(m.snapshot(c.Digest), scheduler.Request{
-		Need: c.Limits.Resources(), Template: c.Digest, Pin: want, Exclude: c.Host,
+		Need: c.Need(), Template: c.Digest, Pin: want, Exclude: c.Host,
 	})
 	if d.Host == "" {
 		return "", api.Errorf(api.CodeNoFit, "", "%s", d.Why)

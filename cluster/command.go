@@ -47,6 +47,8 @@ const (
 	kindStepPlan        Kind = 22
 	kindEndPlan         Kind = 23
 	kindReportVerdict   Kind = 24 | Ignorable // an older version plans as if nothing was known
+	kindSetPolicy       Kind = 25
+	kindSetHost         Kind = 26
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -126,13 +128,14 @@ type SetDesired struct {
 }
 
 // SetContainer changes what is not nil, all or nothing. Result: *Container. Labels are merged, an empty value removes
-// one. Growth that does not fit on the owner is ErrNoFit.
+// one. Growth that does not fit on the owner is ErrNoFit, as are rules that do not allow the container where it is.
 type SetContainer struct {
 	ID       int
 	Limits   *Limits
 	Name     *string
 	Hostname *string
 	Labels   map[string]string
+	Rules    *Rules `json:",omitempty"`
 }
 
 // ReportContainer is the owner's observation. Result: *Container. ErrStale when Host and Generation are not the owner's.
@@ -205,6 +208,18 @@ type ReportVerdict struct {
 	Verdict    Verdict
 }
 
+// SetPolicy changes how the cluster places containers. Result: *Policy. What is there already stays where it is, even if
+// it is more than the new policy offers.
+type SetPolicy struct{ Policy Policy }
+
+// SetHost changes what is kept back on a host. Result: *Host. Nil leaves a part as it is. Less room than is reserved
+// is accepted: nothing new will fit.
+type SetHost struct {
+	Name          string
+	Reserve       *Resources
+	MaxContainers *int64
+}
+
 // ignored stands for a command that this version does not know and may skip.
 type ignored struct{ kind Kind }
 
@@ -234,6 +249,8 @@ func (BeginPlan) Kind() Kind              { return kindBeginPlan }
 func (StepPlan) Kind() Kind               { return kindStepPlan }
 func (EndPlan) Kind() Kind                { return kindEndPlan }
 func (ReportVerdict) Kind() Kind          { return kindReportVerdict }
+func (SetPolicy) Kind() Kind              { return kindSetPolicy }
+func (SetHost) Kind() Kind                { return kindSetHost }
 
 // Encode writes a command as a log entry: its kind in two bytes, then JSON.
 func Encode(c Command) ([]byte, error) {
@@ -298,5 +315,7 @@ func decoder(k Kind) func([]byte) (Command, error) {
 		kindStepPlan:        decodeAs[StepPlan],
 		kindEndPlan:         decodeAs[EndPlan],
 		kindReportVerdict:   decodeAs[ReportVerdict],
+		kindSetPolicy:       decodeAs[SetPolicy],
+		kindSetHost:         decodeAs[SetHost],
 	}[k]
 }

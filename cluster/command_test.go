@@ -15,7 +15,7 @@ func everyCommand() []Command {
 	return []Command{
 		InitCluster{Settings: testSettings(), Host: testHost(1)},
 		AddHost{Host: testHost(2), TokenID: "t", At: at(1)},
-		UpdateHost{Name: "h1", Capacity: Resources{1, 2, 3}, Labels: map[string]string{"a": "b"}},
+		UpdateHost{Name: "h1", Capacity: Resources{MilliCPU: 1, RAM: 2, Disk: 3}, Labels: map[string]string{"a": "b"}},
 		SetHostState{"h1", HostCordoned},
 		SetVoter{"h1", true},
 		RemoveHost{"h1"},
@@ -37,6 +37,8 @@ func everyCommand() []Command {
 		StepPlan{"d", 1, "m", "done"},
 		EndPlan{"d", OpDone, "", at(2)},
 		ReportVerdict{101, "h1", 7, Verdict{Blockers: []Blocker{{"12 dockerd", "docker.service", "it has a BPF program open", "stop it", false}}, More: 2}},
+		SetPolicy{Policy{Placement: Pack, RAMPercent: 150, Survive: true}},
+		SetHost{Name: "h1", Reserve: &Resources{RAM: gib}},
 	}
 }
 

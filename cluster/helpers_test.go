@@ -32,7 +32,7 @@ func testHost(n int) Host {
 		Name:     fmt.Sprintf("h%d", n),
 		Address:  fmt.Sprintf("10.77.0.%d:7443", 1+n),
 		Gossip:   fmt.Sprintf("10.77.0.%d:7946", 1+n),
-		Capacity: Resources{4000, 4 * gib, 100 * gib},
+		Capacity: Resources{MilliCPU: 4000, RAM: 4 * gib, Disk: 100 * gib},
 		Serial:   fmt.Sprintf("serial%d", n),
 	}
 }

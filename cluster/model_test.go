@@ -209,7 +209,7 @@ func TestReadersNeedNoLock(t *testing.T) {
 		wg.Go(func() {
 			own := s
 			for i := range 50 {
-				if s.Reserved("h1") != (Resources{1000, gib, 10 * gib}) || len(s.Containers()) != 2 || s.Find("ct102") == nil {
+				if s.Reserved("h1") != (Resources{MilliCPU: 1000, RAM: gib, Disk: 10 * gib, Containers: 1}) || len(s.Containers()) != 2 || s.Find("ct102") == nil {
 					t.Errorf("reader %d sees %+v reserved", reader, s.Reserved("h1"))
 					return
 				}

@@ -23,16 +23,19 @@ const (
 
 // Host is a member of the cluster. Its name is its identity in raft, in gossip and in its certificate.
 type Host struct {
-	Name     string            `json:"name"`
-	Address  string            `json:"address"` // host:port of API, raft and migration
-	Gossip   string            `json:"gossip"`  // host:port of gossip
-	State    HostState         `json:"state"`
-	Voter    bool              `json:"voter"`
-	Capacity Resources         `json:"capacity"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	Serial   string            `json:"serial"` // of the certificate that the cluster issued to it
-	Joined   time.Time         `json:"joined"`
-	Version  string            `json:"version,omitempty"`
+	Name     string    `json:"name"`
+	Address  string    `json:"address"` // host:port of API, raft and migration
+	Gossip   string    `json:"gossip"`  // host:port of gossip
+	State    HostState `json:"state"`
+	Voter    bool      `json:"voter"`
+	Capacity Resources `json:"capacity"`
+	// What the host is not asked to give: kept for itself, and how many containers it takes at most (0: any number).
+	Reserve       Resources         `json:"reserve,omitzero"`
+	MaxContainers int64             `json:"max_containers,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
+	Serial        string            `json:"serial"` // of the certificate that the cluster issued to it
+	Joined        time.Time         `json:"joined"`
+	Version       string            `json:"version,omitempty"`
 }
 
 // ContainerState is the last state that the owner reported.
@@ -63,15 +66,25 @@ const (
 
 // Limits bound what a container may use. Zero means no limit, except CPUUnits (1024 by default) and RAM (must be set).
 type Limits struct {
-	RAM      int64 `json:"ram"`       // bytes
-	Swap     int64 `json:"swap"`      // bytes beyond RAM
-	MilliCPU int64 `json:"milli_cpu"` // thousandths of a core
-	CPUUnits int64 `json:"cpu_units"` // weight against the others, 1024 is normal
-	Disk     int64 `json:"disk"`      // bytes of the private layer that are reserved on the host
+	RAM      int64   `json:"ram"`               // bytes
+	Swap     int64   `json:"swap"`              // bytes beyond RAM
+	MilliCPU int64   `json:"milli_cpu"`         // thousandths of a core
+	CPUUnits int64   `json:"cpu_units"`         // weight against the others, 1024 is normal
+	Disk     int64   `json:"disk"`              // bytes of the private layer that are reserved on the host
+	Network  BitRate `json:"network,omitempty"` // bits per second that are reserved on the host
 }
 
-// Resources is what these limits reserve on a host.
-func (l Limits) Resources() Resources { return Resources{l.MilliCPU, l.RAM, l.Disk} }
+// Resources is what a container with these limits reserves on a host, its rules aside.
+func (l Limits) Resources() Resources {
+	return Resources{MilliCPU: l.MilliCPU, RAM: l.RAM, Disk: l.Disk, Network: l.Network, Containers: 1}
+}
+
+// Need is what the container reserves on a host.
+func (c *Container) Need() Resources {
+	need := c.Limits.Resources()
+	need.Guaranteed = c.Rules.Guarantee
+	return need
+}
 
 // Container is one system container: what the user asked for, who owns it, and what the owner reported last.
 type Container struct {
@@ -86,6 +99,7 @@ type Container struct {
 	Template   string            `json:"template"`
 	Digest     string            `json:"digest"` // of the template
 	Limits     Limits            `json:"limits"`
+	Rules      Rules             `json:"rules,omitzero"`
 	Hostname   string            `json:"hostname"`
 	Addresses  []string          `json:"addresses"` // CIDR notation
 	MAC        string            `json:"mac"`

@@ -42,7 +42,7 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 		if s.TemplateByDigest(c.Digest) == nil {
 			t.Errorf("the template of container %d is gone", id)
 		}
-		reserved[c.Host] = reserved[c.Host].Add(c.Limits.Resources())
+		reserved[c.Host] = reserved[c.Host].Add(c.Need())
 		checkLock(t, s, c, reserved)
 	}
 	for _, o := range s.operations {
@@ -50,9 +50,32 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 			t.Errorf("migration %s is %s but does not hold container %d", o.ID, o.Status, o.Container)
 		}
 	}
+	checkGroups(t, s)
 	for name := range s.hosts {
 		if s.Reserved(name) != reserved[name] {
 			t.Errorf("host %s has %+v reserved, counted %+v", name, s.Reserved(name), reserved[name])
+		}
+	}
+}
+
+// checkGroups checks that no host has more of a group than any of them allows.
+func checkGroups(t interface{ Errorf(string, ...any) }, s *State) {
+	on := map[string]map[string]int{}
+	add := func(host string, c *Container) {
+		if on[host] == nil {
+			on[host] = map[string]int{}
+		}
+		on[host][c.Rules.Group]++
+	}
+	for _, c := range s.containers {
+		add(c.Host, c)
+		if o := s.operations[c.Operation]; o != nil && o.To != c.Host {
+			add(o.To, c)
+		}
+	}
+	for _, c := range s.containers {
+		if r := c.Rules; r.MaxPerHost > 0 && on[c.Host][r.Group] > r.MaxPerHost {
+			t.Errorf("host %s has %d of group %s, container %d allows %d", c.Host, on[c.Host][r.Group], r.Group, c.ID, r.MaxPerHost)
 		}
 	}
 }
@@ -70,7 +93,7 @@ func checkLock(t interface{ Errorf(string, ...any) }, s *State, c *Container, re
 		if c.Host != o.From || c.Generation != o.Generation || s.hosts[o.To] == nil {
 			t.Errorf("container %d (%s, %d) does not match its migration %+v", c.ID, c.Host, c.Generation, o)
 		}
-		reserved[o.To] = reserved[o.To].Add(c.Limits.Resources())
+		reserved[o.To] = reserved[o.To].Add(c.Need())
 	case c.Host != o.To || c.Generation != o.Generation+1:
 		t.Errorf("container %d (%s, %d) does not match its committed migration %+v", c.ID, c.Host, c.Generation, o)
 	}
@@ -103,6 +126,14 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 	name := rapid.SampledFrom([]string{"", "web", "db", "ct103"}).Draw(t, "name")
 	c := create(rapid.SampledFrom([]int{0, 0, id}).Draw(t, "ctid"), host)
 	c.Container.Limits, c.Container.Name = limits, name
+	c.Container.Rules = Rules{
+		Group:     rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "group"),
+		Guarantee: rapid.Int64Range(0, 8).Draw(t, "guarantee") * 100 * mib,
+	}
+	if c.Container.Rules.Group != "" {
+		c.Container.Rules.MaxPerHost = rapid.IntRange(0, 2).Draw(t, "max per host")
+	}
+	room := int64(rapid.IntRange(0, 4).Draw(t, "max containers"))
 	c.IP = rapid.SampledFrom([]string{"", "none", "10.77.0.12", "10.77.0.1"}).Draw(t, "ip")
 	desired := rapid.SampledFrom([]Desired{WantRunning, WantStopped, WantDestroyed}).Draw(t, "desired")
 	tok, plan := fmt.Sprintf("x%d", step%5), fmt.Sprintf("d%d", step/20)
@@ -111,6 +142,9 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		SetDesired{ID: id, Desired: desired, Restart: step%3 == 0},
 		SetContainer{ID: id, Limits: &limits, Labels: map[string]string{name: "x"}},
 		SetContainer{ID: id, Name: &name},
+		SetContainer{ID: id, Rules: &c.Container.Rules},
+		SetHost{Name: host, MaxContainers: &room, Reserve: &Resources{RAM: room * 100 * mib}},
+		SetPolicy{Policy{Placement: Pack, RAMPercent: 100 + room*20}},
 		ReportContainer{ID: id, Host: owner, Generation: generation, State: Running, Restarted: step%4 == 0},
 		ReportVerdict{ID: id, Host: owner, Generation: generation, Verdict: NewVerdict(make([]Blocker, step%11))},
 		RemoveContainer{id, owner, generation},
@@ -188,11 +222,12 @@ func sendTo(t *rapid.T, s *State, c Command) *State {
 	return s
 }
 
-// checkRoomFor: capacities do not change in this test, so what is reserved may grow up to them and no further.
+// checkRoomFor: what is reserved may grow up to what a host offers and no further.
 func checkRoomFor(t *rapid.T, old, s *State) {
 	for _, h := range s.Hosts() {
-		if r := s.Reserved(h.Name); r != old.Reserved(h.Name) && !h.Capacity.Fits(r) {
-			t.Errorf("host %s has %+v reserved of %+v", h.Name, r, h.Capacity)
+		more := s.Reserved(h.Name).Sub(old.Reserved(h.Name)).Positive()
+		if free := old.Free(h.Name).Positive(); !free.Fits(more) {
+			t.Errorf("host %s had %+v free and gave %+v more", h.Name, free, more)
 		}
 	}
 }

@@ -7,18 +7,18 @@ import (
 )
 
 func TestFitsAndLacksAgree(t *testing.T) {
-	free := Resources{1000, gib, 10 * gib}
+	free := Resources{MilliCPU: 1000, RAM: gib, Disk: 10 * gib}
 	for _, tc := range []struct {
 		need  Resources
 		lacks string
 	}{
 		{Resources{}, ""},
 		{free, ""},
-		{Resources{1001, 0, 0}, "cpu: needs 1, 1 free"},
-		{Resources{1500, 0, 0}, "cpu: needs 1.5, 1 free"},
-		{Resources{0, gib + 1, 0}, "memory"},
-		{Resources{0, 0, 11 * gib}, "disk: needs 11G, 10G free"},
-		{Resources{2000, 2 * gib, 11 * gib}, "memory: needs 2G, 1G free"},
+		{Resources{MilliCPU: 1001, RAM: 0, Disk: 0}, "cpu: needs 1, 1 free"},
+		{Resources{MilliCPU: 1500, RAM: 0, Disk: 0}, "cpu: needs 1.5, 1 free"},
+		{Resources{MilliCPU: 0, RAM: gib + 1, Disk: 0}, "memory"},
+		{Resources{MilliCPU: 0, RAM: 0, Disk: 11 * gib}, "disk: needs 11G, 10G free"},
+		{Resources{MilliCPU: 2000, RAM: 2 * gib, Disk: 11 * gib}, "memory: needs 2G, 1G free"},
 	} {
 		got := free.Lacks(tc.need)
 		if tc.lacks == "" && got != "" || !strings.HasPrefix(got, tc.lacks) {

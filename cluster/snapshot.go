@@ -23,6 +23,7 @@ type snapshot struct {
 	Operations []*Operation        `json:"operations"`
 	Tokens     []*Token            `json:"tokens"`
 	Moves      map[int]*MoveResult `json:"moves"`
+	Policy     Policy              `json:"policy,omitzero"`
 	NextID     int                 `json:"next_id"`
 	HighID     int                 `json:"high_id"`
 	Generation uint64              `json:"generation"`
@@ -42,6 +43,7 @@ func (s *State) Snapshot(w io.Writer) error {
 		Operations: s.Operations(),
 		Tokens:     s.Tokens(),
 		Moves:      s.moves,
+		Policy:     s.policy,
 		NextID:     s.nextID,
 		HighID:     s.highID,
 		Generation: s.generation,
@@ -74,6 +76,7 @@ func ReadState(r io.Reader) (*State, error) {
 	fill(s.operations, snap.Operations, func(o *Operation) string { return o.ID })
 	fill(s.tokens, snap.Tokens, func(t *Token) string { return t.ID })
 	maps.Copy(s.moves, snap.Moves)
+	s.policy = snap.Policy
 	s.nextID, s.highID, s.generation = max(snap.NextID, FirstCTID), snap.HighID, snap.Generation
 	return s, nil
 }

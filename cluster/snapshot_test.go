@@ -14,6 +14,7 @@ func fullState(t testing.TB) *State {
 	s = must(t, s, begin("m1", 101, "h1", "h2", 1), CommitMigration{"m1"}, FinishMigration{Operation: "m1", Result: MoveResult{To: "h2"}})
 	s = must(t, s, begin("m2", 102, "h3", "h1", 1))
 	s = must(t, s, BeginPlan{Operation{ID: "d", Kind: OpDrain, Host: "h3", Steps: []Move{{Container: 102, Operation: "m2"}}}})
+	s = must(t, s, SetPolicy{Policy{Placement: Pack, CPUPercent: 200}}, SetHost{Name: "h3", Reserve: &Resources{RAM: gib}})
 	return must(t, s, SetDesired{ID: 200, Desired: WantDestroyed}, RemoveContainer{200, "h2", 1})
 }
 

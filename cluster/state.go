@@ -22,6 +22,7 @@ type State struct {
 	operations map[string]*Operation
 	tokens     map[string]*Token
 	moves      map[int]*MoveResult // the last finished move of each container
+	policy     Policy
 
 	nextID     int    // the counter that hands out CTIDs
 	highID     int    // the highest CTID ever used
@@ -37,7 +38,11 @@ type index struct {
 	containers []*Container
 	names      map[string]*Container
 	reserved   map[string]Resources
+	groups     map[groupKey]Tally
 }
+
+// groupKey names a group on a host, or in a zone.
+type groupKey struct{ group, host, zone string }
 
 // NewState returns the empty state, before init.
 func NewState() *State {
@@ -102,18 +107,51 @@ func newIndex(s *State) *index {
 		containers: slices.Collect(maps.Values(s.containers)),
 		names:      make(map[string]*Container, len(s.containers)),
 		reserved:   make(map[string]Resources, len(s.hosts)),
+		groups:     map[groupKey]Tally{},
 	}
 	SortHosts(x.hosts)
 	slices.SortFunc(x.containers, func(a, b *Container) int { return cmp.Compare(a.ID, b.ID) })
 	for _, c := range x.containers {
 		x.names[c.Name] = c
-		need := c.Limits.Resources()
+		need := c.Need()
 		x.reserved[c.Host] = x.reserved[c.Host].Add(need)
+		x.count(c, c.Host, s.zone(c.Host))
 		if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
 			x.reserved[op.To] = x.reserved[op.To].Add(need)
+			x.count(c, op.To, s.zone(op.To))
 		}
 	}
 	return x
+}
+
+// count adds a container to what its group has on a host and in the host's zone.
+func (x *index) count(c *Container, host, zone string) {
+	if r := &c.Rules; r.Group != "" {
+		onHost, inZone := groupKey{group: r.Group, host: host}, groupKey{group: r.Group, zone: zone}
+		x.groups[onHost] = x.groups[onHost].Add(r.MaxPerHost)
+		x.groups[inZone] = x.groups[inZone].Add(r.MaxPerZone)
+	}
+}
+
+func (s *State) zone(host string) string {
+	if h := s.hosts[host]; h != nil {
+		return h.Zone()
+	}
+	return ""
+}
+
+// site is a host as a container sees it that is not there: its own place does not count against it.
+func (s *State) site(h *Host, c *Container) Site {
+	x, r := s.index(), &c.Rules
+	site := Site{Host: h, Free: s.Free(h.Name)}
+	if r.Group == "" {
+		return site
+	}
+	site.OnHost, site.InZone = x.groups[groupKey{group: r.Group, host: h.Name}], x.groups[groupKey{group: r.Group, zone: h.Zone()}]
+	if s.containers[c.ID] != nil && s.zone(c.Host) == h.Zone() {
+		site.InZone.Count-- // it stays in its zone
+	}
+	return site
 }
 
 // Settings returns the cluster-wide facts, nil before init.
@@ -192,11 +230,14 @@ func (s *State) Tokens() []*Token {
 // Reserved is what a host's containers may use, stopped ones and migrations on their way to it included.
 func (s *State) Reserved(host string) Resources { return s.index().reserved[host] }
 
-// Free is a host's capacity without what is reserved; parts may be negative when the capacity shrank.
+// Policy is how the cluster places containers.
+func (s *State) Policy() Policy { return s.policy }
+
+// Free is what a host offers without what is reserved; parts may be negative when the capacity shrank.
 func (s *State) Free(host string) Resources {
 	h := s.hosts[host]
 	if h == nil {
 		return Resources{}
 	}
-	return h.Capacity.Sub(s.Reserved(host))
+	return s.policy.Offer(h).Sub(s.Reserved(host))
 }

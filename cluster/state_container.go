@@ -14,6 +14,9 @@ func (c CreateContainer) apply(s *State) (any, error) {
 	if err := ct.Limits.Check(); err != nil {
 		return nil, err
 	}
+	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
+		return nil, err
+	}
 	if err := s.chooseID(&ct); err != nil {
 		return nil, err
 	}
@@ -30,7 +33,7 @@ func (c CreateContainer) apply(s *State) (any, error) {
 	default:
 		return nil, Refuse(ErrInvalid, "a new container can be wanted %s or %s, not %q", WantRunning, WantStopped, ct.Desired)
 	}
-	if err := s.checkRoom(ct.Host, ct.Limits.Resources(), fmt.Sprintf("container %d", ct.ID)); err != nil {
+	if err := s.checkRoom(ct.Host, &ct); err != nil {
 		return nil, err
 	}
 	if err := s.allocate(&ct, c.IP); err != nil {
@@ -117,8 +120,8 @@ func (s *State) resolveTemplate(ct *Container) error {
 	return nil
 }
 
-// checkRoom says whether a host takes something new that needs so much.
-func (s *State) checkRoom(host string, need Resources, what string) error {
+// checkRoom says whether a host takes a container that is not there.
+func (s *State) checkRoom(host string, c *Container) error {
 	h, err := s.mustHost(host)
 	if err != nil {
 		return err
@@ -126,8 +129,8 @@ func (s *State) checkRoom(host string, need Resources, what string) error {
 	if h.State != HostActive {
 		return Refuse(ErrNoFit, "host %q is %s and takes nothing new; 'vzcluster host activate %s' opens it", host, h.State, host)
 	}
-	if free := s.Free(host); !free.Fits(need) {
-		return Refuse(ErrNoFit, "%s does not fit on host %q: %s; choose another host or smaller limits", what, host, free.Lacks(need))
+	if why := Admit(s.site(h, c), &c.Rules, c.Need()); why != "" {
+		return Refuse(ErrNoFit, "container %d does not fit on host %q: %s; choose another host, or smaller limits or other rules", c.ID, host, why)
 	}
 	return nil
 }
@@ -196,34 +199,71 @@ func (c SetContainer) apply(s *State) (any, error) {
 	}
 	if c.Limits != nil {
 		ct.Limits = *c.Limits
-		if err := s.checkGrowth(old, ct.Limits); err != nil {
+	}
+	if c.Rules != nil {
+		ct.Rules = *c.Rules
+	}
+	if c.Limits != nil || c.Rules != nil {
+		if err := s.checkChange(old, &ct); err != nil {
 			return nil, err
 		}
 	}
 	ct.Labels = mergeLabels(old.Labels, c.Labels)
-	if ct.Name == old.Name && ct.Hostname == old.Hostname && ct.Limits == old.Limits && maps.Equal(ct.Labels, old.Labels) {
+	if ct.Name == old.Name && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) {
 		return old, nil
 	}
 	put(s, &s.containers, ct.ID, &ct)
 	return &ct, nil
 }
 
-// checkGrowth says whether the owner has room for what the new limits add. Shrinking is always possible, also on a
-// host that has less than it promised.
-func (s *State) checkGrowth(ct *Container, limits Limits) error {
-	if err := limits.Check(); err != nil {
+// checkChange says whether a container may have new limits and rules where it is: the owner has room for what they
+// add, and new rules allow it there. Shrinking is always possible, also on a host that has less than it promised.
+func (s *State) checkChange(old, ct *Container) error {
+	if err := ct.Limits.Check(); err != nil {
 		return err
 	}
-	more := limits.Resources().Sub(ct.Limits.Resources()).positive()
-	if free := s.Free(ct.Host).positive(); !free.Fits(more) {
+	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
+		return err
+	}
+	more := ct.Need().Sub(old.Need()).Positive()
+	if free := s.Free(ct.Host).Positive(); !free.Fits(more) {
 		return Refuse(ErrNoFit, "host %q cannot give %s that much more: %s; choose smaller limits or move it first",
 			ct.Host, ct.Ref(), free.Lacks(more))
+	}
+	h := s.hosts[ct.Host]
+	if h == nil || ct.Rules.Equal(old.Rules) {
+		return nil
+	}
+	why := ct.Rules.Bars(h)
+	if why == "" {
+		why = ct.Rules.Crowded(s.others(ct, h))
+	}
+	if why != "" {
+		return Refuse(ErrNoFit, "%s is on host %q, where its new rules do not allow it: %s; move it first or choose other rules", ct.Ref(), ct.Host, why)
 	}
 	return nil
 }
 
-func (r Resources) positive() Resources {
-	return Resources{max(r.MilliCPU, 0), max(r.RAM, 0), max(r.Disk, 0)}
+// others counts what a container's group has on a host and in its zone without the container.
+func (s *State) others(ct *Container, h *Host) (onHost, inZone Tally) {
+	x := index{groups: map[groupKey]Tally{}}
+	for _, c := range s.containers {
+		if c.ID == ct.ID || c.Rules.Group != ct.Rules.Group {
+			continue
+		}
+		x.count(c, c.Host, s.zone(c.Host))
+		if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
+			x.count(c, op.To, s.zone(op.To))
+		}
+	}
+	return x.groups[groupKey{group: ct.Rules.Group, host: h.Name}], x.groups[groupKey{group: ct.Rules.Group, zone: h.Zone()}]
+}
+
+// Positive returns r without its negative parts.
+func (r Resources) Positive() Resources {
+	return Resources{
+		max(r.MilliCPU, 0), max(r.RAM, 0), max(r.Disk, 0), max(r.Network, 0), max(r.Containers, 0), max(r.Guaranteed, 0),
+	}
 }
 
 // mergeLabels returns old with the changes; an empty value removes a label.

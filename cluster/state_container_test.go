@@ -24,10 +24,10 @@ func TestCreateFillsIn(t *testing.T) {
 	if s.Container(101) != ct || s.Find("101") != ct || s.Find("ct101") != ct || s.Find("nope") != nil || s.Find("102") != nil {
 		t.Error("it is not found by id and name")
 	}
-	if r := s.Reserved("h2"); r != (Resources{1000, gib, 10 * gib}) {
+	if r := s.Reserved("h2"); r != (Resources{MilliCPU: 1000, RAM: gib, Disk: 10 * gib, Containers: 1}) {
 		t.Errorf("reserved %+v", r)
 	}
-	if f := s.Free("h2"); f != (Resources{3000, 3 * gib, 90 * gib}) {
+	if f := s.Free("h2"); f != (Resources{MilliCPU: 3000, RAM: 3 * gib, Disk: 90 * gib, Network: unlimited, Containers: unlimited - 1, Guaranteed: 4 * gib}) {
 		t.Errorf("free %+v", f)
 	}
 	if f := s.Free("nowhere"); f != (Resources{}) {
@@ -201,7 +201,7 @@ func TestSetContainer(t *testing.T) {
 		t.Errorf("labels are %v", ct.Labels)
 	}
 
-	s = must(t, s, UpdateHost{Name: "h1", Capacity: Resources{4000, gib, 100 * gib}}) // the host has less than it promised
+	s = must(t, s, UpdateHost{Name: "h1", Capacity: Resources{MilliCPU: 4000, RAM: gib, Disk: 100 * gib}}) // the host has less than it promised
 	less := Limits{RAM: 3 * gib, CPUUnits: 1024}
 	if _, ct = apply[*Container](t, s, SetContainer{ID: 101, Limits: &less}); ct.Limits != less {
 		t.Error("shrinking on an overcommitted host did not work")

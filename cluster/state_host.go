@@ -80,10 +80,36 @@ func checkHost(h *Host) error {
 	if h.State != HostActive && h.State != HostCordoned {
 		return Refuse(ErrInvalid, "%q is no state of a host; use %s or %s", h.State, HostActive, HostCordoned)
 	}
-	if c := h.Capacity; c.MilliCPU < 0 || c.RAM < 0 || c.Disk < 0 {
-		return Refuse(ErrInvalid, "the capacity of host %q cannot be negative", h.Name)
+	if h.Capacity.negative() || h.Capacity.Containers != 0 || h.Capacity.Guaranteed != 0 {
+		return Refuse(ErrInvalid, "the capacity of host %q cannot be negative, and counts cpu, memory, disk and network only", h.Name)
+	}
+	if h.Reserve.negative() || h.Reserve.Containers != 0 || h.Reserve.Guaranteed != 0 || h.MaxContainers < 0 {
+		return Refuse(ErrInvalid, "what is kept for host %q cannot be negative, and counts cpu, memory, disk and network only", h.Name)
 	}
 	return nil
+}
+
+func (r Resources) negative() bool { return r.MilliCPU < 0 || r.RAM < 0 || r.Disk < 0 || r.Network < 0 }
+
+func (c SetHost) apply(s *State) (any, error) {
+	old, err := s.mustHost(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	h := *old
+	if c.Reserve != nil {
+		h.Reserve = *c.Reserve
+	}
+	if c.MaxContainers != nil {
+		h.MaxContainers = *c.MaxContainers
+	}
+	if err := checkHost(&h); err != nil {
+		return nil, err
+	}
+	if h.Reserve != old.Reserve || h.MaxContainers != old.MaxContainers {
+		put(s, &s.hosts, h.Name, &h)
+	}
+	return s.hosts[c.Name], nil
 }
 
 func (c UpdateHost) apply(s *State) (any, error) {

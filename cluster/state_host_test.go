@@ -109,8 +109,8 @@ func TestAddHostRefusals(t *testing.T) {
 func TestUpdateHost(t *testing.T) {
 	s := must(t, NewState(), threeHosts()...)
 	old := s.Host("h2")
-	s2, h := apply[*Host](t, s, UpdateHost{Name: "h2", Version: "2", Capacity: Resources{1, 2, 3}, Labels: map[string]string{"rack": "1"}})
-	if h.Version != "2" || h.Capacity != (Resources{1, 2, 3}) || h.Labels["rack"] != "1" || h.Address != old.Address {
+	s2, h := apply[*Host](t, s, UpdateHost{Name: "h2", Version: "2", Capacity: Resources{MilliCPU: 1, RAM: 2, Disk: 3}, Labels: map[string]string{"rack": "1"}})
+	if h.Version != "2" || h.Capacity != (Resources{MilliCPU: 1, RAM: 2, Disk: 3}) || h.Labels["rack"] != "1" || h.Address != old.Address {
 		t.Errorf("updated to %+v", h)
 	}
 	if s.Host("h2") != old || old.Version != "" {

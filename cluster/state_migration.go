@@ -47,7 +47,7 @@ func (c BeginMigration) apply(s *State) (any, error) {
 	if op.To == op.From {
 		return nil, Refuse(ErrInvalid, "%s is on %s already; choose another host", old.Ref(), op.To)
 	}
-	if err := s.checkRoom(op.To, old.Limits.Resources(), fmt.Sprintf("container %d", old.ID)); err != nil {
+	if err := s.checkRoom(op.To, old); err != nil {
 		return nil, err
 	}
 	ct := *old

@@ -7,7 +7,7 @@ import (
 
 func TestMigration(t *testing.T) {
 	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"))
-	need := Resources{1000, gib, 10 * gib}
+	need := Resources{MilliCPU: 1000, RAM: gib, Disk: 10 * gib, Containers: 1}
 
 	s, op := apply[*Operation](t, s, begin("m", 101, "h1", "h2", 1))
 	if op.Status != OpRunning || op.Kind != OpMigrate || op.Mode != ModeLive || s.ActiveMigration(101) != op {

@@ -19,7 +19,7 @@ func pack(items []cluster.Container, hosts []HostView) (to []string, ok bool) {
 	for _, h := range hosts {
 		f := h.Free()
 		p.free = append(p.free, f)
-		free = free.Add(cluster.Resources{MilliCPU: max(f.MilliCPU, 0), RAM: max(f.RAM, 0), Disk: max(f.Disk, 0)})
+		free = free.Add(f.Positive())
 	}
 	if !free.Fits(sum(items)) {
 		return nil, false
@@ -39,7 +39,7 @@ func (p *packing) place(i int) bool {
 	if i == len(p.items) {
 		return true
 	}
-	need := p.items[i].Limits.Resources()
+	need := p.items[i].Need()
 	for _, h := range p.candidates(need) {
 		if p.budget--; p.budget < 0 {
 			return false

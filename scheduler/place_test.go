@@ -14,6 +14,9 @@ func res(cores, ram, disk float64) cluster.Resources {
 	return cluster.Resources{MilliCPU: int64(cores * 1000), RAM: int64(ram * float64(gib)), Disk: int64(disk * float64(gib))}
 }
 
+// many is a host's capacity that counts no containers.
+func many(r cluster.Resources) cluster.Resources { r.Containers = 1 << 20; return r }
+
 // ct makes a running container.
 func ct(id int, name, host string, need cluster.Resources) cluster.Container {
 	return cluster.Container{
@@ -26,7 +29,7 @@ func ct(id int, name, host string, need cluster.Resources) cluster.Container {
 func snapshot(names []string, cs ...cluster.Container) Snapshot {
 	s := Snapshot{Containers: cs}
 	for _, n := range names {
-		h := HostView{Name: n, State: cluster.HostActive, Alive: true, Capacity: res(4, 8, 100)}
+		h := HostView{Name: n, State: cluster.HostActive, Alive: true, Capacity: many(res(4, 8, 100))}
 		h.Reserved = sum(s.on(n))
 		s.Hosts = append(s.Hosts, h)
 	}

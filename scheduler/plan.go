@@ -111,7 +111,7 @@ func spread(snap Snapshot, host string, moving []cluster.Container) (moves []clu
 		now.Hosts[i].HasTemplate = false // says nothing about these containers' templates
 	}
 	for _, c := range moving {
-		need := c.Limits.Resources()
+		need := c.Need()
 		d := Place(now, Request{Need: need, Exclude: host})
 		if d.Host == "" {
 			left = append(left, Unplaced{c.ID, c.Name, d.Why})
@@ -163,7 +163,7 @@ func find(hosts []HostView, name string) *HostView {
 
 func sum(cs []cluster.Container) (r cluster.Resources) {
 	for _, c := range cs {
-		r = r.Add(c.Limits.Resources())
+		r = r.Add(c.Need())
 	}
 	return r
 }

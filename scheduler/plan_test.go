@@ -16,7 +16,7 @@ func TestPlansKnowWhatCannotMove(t *testing.T) {
 	room := cluster.Resources{MilliCPU: 8000, RAM: 8 << 30, Disk: 8 << 30}
 	var s Snapshot
 	for _, h := range []string{"host1", "host2", "host3"} {
-		s.Hosts = append(s.Hosts, HostView{Name: h, State: cluster.HostActive, Alive: true, Capacity: room})
+		s.Hosts = append(s.Hosts, HostView{Name: h, State: cluster.HostActive, Alive: true, Capacity: many(room)})
 	}
 	for id := 101; id <= 103; id++ {
 		c := cluster.Container{ID: id, Name: fmt.Sprintf("ct%d", id), Host: "host3", State: cluster.Running, Desired: cluster.WantRunning, Limits: cluster.Limits{RAM: 1 << 20}}
@@ -73,7 +73,7 @@ func TestDrainPacksWhenSpreadingFails(t *testing.T) {
 	s := snapshot(three, ct(101, "a", "host1", res(0, 2, 0)), ct(104, "x", "host3", res(0, 3, 0)), ct(105, "y", "host3", res(0, 3, 0)),
 		ct(106, "z", "host3", res(0, 2, 0)))
 	s.Hosts[1].Reserved = res(0, 1, 0)
-	s.Hosts[0].Capacity, s.Hosts[1].Capacity = res(4, 5, 100), res(4, 6, 100)
+	s.Hosts[0].Capacity, s.Hosts[1].Capacity = many(res(4, 5, 100)), many(res(4, 6, 100))
 	p := Drain(s, "host3")
 	if len(p.Unplaced) > 0 || len(p.Moves) != 3 {
 		t.Fatalf("moves %q, unplaced %v; all three fit", to(p), p.Unplaced)
@@ -167,7 +167,7 @@ func TestConsolidate(t *testing.T) {
 func TestConsolidateUsesAnEmptyHostWhenItPays(t *testing.T) {
 	// Neither of host1 and host2 has room for the other's container; the big empty host3 has room for both.
 	s := snapshot(three, ct(101, "a", "host1", res(3, 3, 1)), ct(102, "b", "host2", res(3, 3, 1)))
-	s.Hosts[2].Capacity = res(8, 16, 100)
+	s.Hosts[2].Capacity = many(res(8, 16, 100))
 	p := Consolidate(s, 0)
 	if !slices.Equal(p.Freed, []string{"host1", "host2"}) {
 		t.Errorf("freed %v by %s", p.Freed, to(p))
@@ -180,7 +180,7 @@ func TestConsolidateBacktracks(t *testing.T) {
 	s := snapshot(three, ct(101, "p", "host1", res(0, 2, 0)), ct(102, "q", "host2", res(0, 1, 0)),
 		ct(103, "w", "host3", res(0, 3, 0)), ct(104, "x", "host3", res(0, 3, 0)), ct(105, "y", "host3", res(0, 3, 0)),
 		ct(106, "z", "host3", res(0, 2, 0)), ct(107, "v", "host3", res(0, 2, 0)))
-	s.Hosts[2].Capacity = res(4, 16, 100)
+	s.Hosts[2].Capacity = many(res(4, 16, 100))
 	locked := s.Containers
 	locked[0].Operation, locked[1].Operation = "op1", "op2"
 	p := Consolidate(s, 0)

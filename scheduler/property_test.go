@@ -20,7 +20,7 @@ func drawSnapshot(t *rapid.T) Snapshot {
 		h := HostView{
 			Name: fmt.Sprintf("host%d", i+1), State: cluster.HostActive,
 			Alive:    rapid.IntRange(0, 7).Draw(t, "dead") > 0,
-			Capacity: cluster.Resources{MilliCPU: rapid.Int64Range(1, 8).Draw(t, "cpu"), RAM: rapid.Int64Range(1, 16).Draw(t, "ram"), Disk: 20},
+			Capacity: cluster.Resources{MilliCPU: rapid.Int64Range(1, 8).Draw(t, "cpu"), RAM: rapid.Int64Range(1, 16).Draw(t, "ram"), Disk: 20, Containers: 1 << 20},
 		}
 		if rapid.IntRange(0, 7).Draw(t, "cordoned") == 0 {
 			h.State = cluster.HostCordoned
@@ -30,14 +30,14 @@ func drawSnapshot(t *rapid.T) Snapshot {
 			c := ct(id, fmt.Sprintf("ct%d", id), h.Name, cluster.Resources{
 				MilliCPU: rapid.Int64Range(0, 3).Draw(t, "c"), RAM: rapid.Int64Range(1, 6).Draw(t, "r"), Disk: rapid.Int64Range(0, 6).Draw(t, "d"),
 			})
-			if !h.Free().Fits(c.Limits.Resources()) {
+			if !h.Free().Fits(c.Need()) {
 				continue
 			}
 			c.State = rapid.SampledFrom([]cluster.ContainerState{cluster.Running, cluster.Running, cluster.Running, cluster.Stopped, cluster.Starting}).Draw(t, "state")
 			if rapid.IntRange(0, 15).Draw(t, "locked") == 0 {
 				c.Operation = "op"
 			}
-			h.Reserved = h.Reserved.Add(c.Limits.Resources())
+			h.Reserved = h.Reserved.Add(c.Need())
 			s.Containers = append(s.Containers, c)
 		}
 		s.Hosts = append(s.Hosts, h)
@@ -58,7 +58,7 @@ func check(t rapid.TB, s Snapshot, p Plan) {
 	}
 	for i, m := range p.Moves {
 		c, to, from := byID[m.Container], hosts[m.To], hosts[m.From]
-		need := c.Limits.Resources()
+		need := c.Need()
 		switch {
 		case to == nil || from == nil || owner[m.Container] != m.From || m.Name != c.Name:
 			t.Fatalf("move %d: %+v does not describe a container where it is", i, m)
@@ -240,7 +240,7 @@ func assign(items []cluster.Container, free map[string]cluster.Resources) bool {
 	if len(items) == 0 {
 		return true
 	}
-	need := items[0].Limits.Resources()
+	need := items[0].Need()
 	for h, f := range free {
 		if f.Fits(need) {
 			free[h] = f.Sub(need)

@@ -29,9 +29,18 @@ func (e *env) exec(ctx context.Context, c *cli.Context, cl *api.Client) error {
 			return usagef(c, "env: %s is not a variable, write for example LANG=C", orNothing(kv))
 		}
 	}
+	code, err := e.session(ctx, cl, c.Args().First(), x, c.Bool("interactive"))
+	if err == nil && code != 0 {
+		err = exitCode(code)
+	}
+	return err
+}
+
+// session runs a command in a container with the user's streams, and the user's terminal if it is to have one.
+func (e *env) session(ctx context.Context, cl *api.Client, ct string, x api.Exec, interactive bool) (int, error) {
 	s := api.Streams{Stdout: e.stdout, Stderr: e.stderr}
 	terminal := e.terminal(e.stdin)
-	if x.TTY || c.Bool("interactive") || !terminal {
+	if x.TTY || interactive || !terminal {
 		s.Stdin = e.stdin
 	}
 	if x.TTY {
@@ -41,15 +50,11 @@ func (e *env) exec(ctx context.Context, c *cli.Context, cl *api.Client) error {
 		if terminal {
 			t, err := rawTerminal(e.stdin)
 			if err != nil {
-				return api.Errorf(api.CodeFailed, "", "this terminal cannot be used: %v", err)
+				return 0, api.Errorf(api.CodeFailed, "", "this terminal cannot be used: %v", err)
 			}
 			defer t.close()
 			x.Rows, x.Cols, s.Resize = t.size.Rows, t.size.Cols, t.resized
 		}
 	}
-	code, err := cl.Exec(ctx, c.Args().First(), x, s)
-	if err == nil && code != 0 {
-		err = exitCode(code)
-	}
-	return err
+	return cl.Exec(ctx, ct, x, s)
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cmd/vzcluster/vzctl"
 )
 
 const defaultHost = "unix:///run/vzcluster/agent.sock"
@@ -122,6 +123,9 @@ func (c exitCode) Error() string { return "" }
 func (c exitCode) ExitCode() int { return int(c) }
 
 func (e *env) run(ctx context.Context, args []string) int {
+	if name, rest := classic(args); name != "" {
+		return vzctl.Run(ctx, name, rest, e.classicEnv())
+	}
 	app := e.app()
 	args, err := permute(app, args)
 	if err == nil {

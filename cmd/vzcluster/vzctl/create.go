@@ -1,0 +1,142 @@
+package vzctl
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+// defaultSample is the configuration of a container that is created without --config.
+const defaultSample = "vswap-256m"
+
+func (t *tool) create(ctx context.Context, ct string, args []string) error {
+	var said params
+	var sample string
+	if err := noMore(parse(args, append(said.options(), text("config", &sample)))); err != nil {
+		return err
+	}
+	p, err := readSample(defaultSample)
+	if err != nil {
+		return err
+	}
+	if sample != "" {
+		from, err := readSample(sample)
+		if err != nil {
+			return err
+		}
+		p.overlay(from)
+	}
+	p.overlay(said)
+	cl, err := t.client()
+	if err != nil {
+		return err
+	}
+	r, err := t.request(ctx, ct, p)
+	if err != nil {
+		return err
+	}
+	t.warnAll(p.notes)
+	t.say("Creating container private area (%s)", r.Template)
+	c, err := cl.Create(ctx, r)
+	if err != nil {
+		return refused(err)
+	}
+	t.say("Performing postcreate actions")
+	t.say("CT configuration saved to the cluster")
+	t.say("Container private area was created")
+	if t.verbose > 0 {
+		t.say("It is on %s: %s", c.Host, c.Placement)
+	}
+	return nil
+}
+
+// request makes what the cluster is asked for.
+func (t *tool) request(ctx context.Context, ct string, p params) (api.CreateRequest, error) {
+	r := api.CreateRequest{IP: "none", Limits: cluster.Limits{RAM: *p.ram, Swap: *p.swap, Disk: *p.disk, CPUUnits: *p.units}}
+	if milli := p.milliCPU(); milli != nil {
+		r.Limits.MilliCPU = *milli
+	}
+	if n, err := strconv.Atoi(ct); err == nil {
+		r.ID = n
+	} else {
+		r.Name = ct
+	}
+	if p.name != nil {
+		r.Name = *p.name
+	}
+	if p.hostname != nil {
+		r.Hostname = *p.hostname
+	}
+	switch len(p.ipAdd) {
+	case 0:
+	case 1:
+		r.IP = p.ipAdd[0]
+	default:
+		return r, fail(codeValue, "A container gets one address here, not %d", len(p.ipAdd))
+	}
+	cs, err := t.cl.Containers(ctx)
+	if err != nil {
+		return r, classify(err, codeSystem)
+	}
+	if err := taken(cs, r); err != nil {
+		return r, err
+	}
+	r.Template, err = t.template(ctx, p.template)
+	return r, err
+}
+
+// taken gives the conflicts that have an exit code of their own.
+func taken(cs []api.Container, r api.CreateRequest) error {
+	ip, _, _ := strings.Cut(r.IP, "/")
+	for _, c := range cs {
+		switch {
+		case c.ID == r.ID:
+			return fail(codeExists, "Private area already exists: container %d is on %s", c.ID, c.Host)
+		case r.Name != "" && c.Name == r.Name:
+			return fail(codeName, "Conflict: name %s already used by container %d", r.Name, c.ID)
+		case slices.Contains(addressesOf(c), ip):
+			return fail(codeIPInUse, "IP address %s is already in use by container %d", ip, c.ID)
+		}
+	}
+	return nil
+}
+
+// template finds the template that a name of OpenVZ means: it may carry the architecture behind it.
+func (t *tool) template(ctx context.Context, name string) (string, error) {
+	ts, err := t.cl.Templates(ctx)
+	if err != nil {
+		return "", classify(err, codeSystem)
+	}
+	if name == "" && len(ts) == 1 {
+		return ts[0].Name, nil
+	}
+	var names []string
+	for _, x := range ts {
+		names = append(names, x.Name)
+	}
+	if name == "" {
+		return "", fail(codeNoTemplate, "OS template is not specified; write --ostemplate with one of: %s", strings.Join(names, ", "))
+	}
+	short := name
+	for _, suffix := range []string{"-minimal", "-x86_64", "-amd64", "-minimal"} {
+		short = strings.TrimSuffix(short, suffix)
+	}
+	for _, candidate := range []string{name, strings.TrimSuffix(name, "-x86_64"), short} {
+		if slices.Contains(names, candidate) {
+			return candidate, nil
+		}
+	}
+	return "", fail(codeBadTemplate, "Cached OS template %s not found; `vzcluster template ls` lists what there is", name)
+}
+
+// refused gives what the cluster answered to a create its exit code.
+func refused(err error) error {
+	if api.CodeOf(err) == api.CodeConflict && strings.Contains(err.Error(), "address") {
+		return fail(codeIPInUse, "%v", err)
+	}
+	return classify(err, codeSystem)
+}

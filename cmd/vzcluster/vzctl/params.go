@@ -1,0 +1,181 @@
+package vzctl
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// params are what a configuration file, `create` and `set` can say of a container. Nil and empty: not said.
+type params struct {
+	ram, swap, disk *int64 // bytes
+	units           *int64
+	limit           *int64 // of CPU, per cent of one core; 0: none
+	cpus            *int64 // cores that may be used at once; 0: all
+	hostname, name  *string
+	template        string
+	ipAdd, ipDel    []string
+	notes           []string // options without a counterpart here, one sentence each
+}
+
+// milliCPU is what --cpulimit and --cpus come to together, in thousandths of a core; nil: neither was said.
+func (p *params) milliCPU() *int64 {
+	var least *int64
+	for _, limit := range []struct{ n, milli *int64 }{{p.limit, new(int64(10))}, {p.cpus, new(int64(1000))}} {
+		if limit.n == nil {
+			continue
+		}
+		if v := *limit.n * *limit.milli; least == nil || v > 0 && (*least == 0 || v < *least) {
+			least = &v
+		}
+	}
+	return least
+}
+
+// said reports whether anything of the container is to be changed.
+func (p *params) said() bool {
+	return p.ram != nil || p.swap != nil || p.disk != nil || p.units != nil || p.limit != nil || p.cpus != nil ||
+		p.hostname != nil || p.name != nil
+}
+
+// parameter is one thing that can be said, as an option and as a key of a configuration file.
+type parameter struct {
+	name string // of the option
+	key  string // in the file; empty: the option's name in capital letters
+	set  func(p *params, v string) error
+}
+
+// parameters lists what has a meaning here, and what has none, with the reason.
+func parameters() []parameter {
+	return slices.Concat([]parameter{
+		{"ram", "", func(p *params, v string) error { return size(v, 1, &p.ram) }},
+		{"swap", "", func(p *params, v string) error { return size(v, 1, &p.swap) }},
+		{"physpages", "", func(p *params, v string) error { return size(upper(v), page, &p.ram) }},
+		{"swappages", "", func(p *params, v string) error { return size(upper(v), page, &p.swap) }},
+		{"diskspace", "", func(p *params, v string) error { return size(upper(v), 1<<10, &p.disk) }},
+		{"cpuunits", "", func(p *params, v string) error { return number(v, 8, 500000, &p.units) }},
+		{"cpulimit", "", func(p *params, v string) error { return number(strings.TrimSuffix(v, "%"), 0, 100<<10, &p.limit) }},
+		{"cpus", "", func(p *params, v string) error { return number(v, 0, 1<<10, &p.cpus) }},
+		{"hostname", "", func(p *params, v string) error { p.hostname = &v; return nil }},
+		{"name", "", func(p *params, v string) error { p.name = &v; return nil }},
+		{"ostemplate", "", func(p *params, v string) error { p.template = v; return nil }},
+		{"ipadd", "IP_ADDRESS", func(p *params, v string) error { return addresses(v, &p.ipAdd) }},
+		{"ipdel", "IPDEL", func(p *params, v string) error { return removal(v, &p.ipDel) }},
+	}, without())
+}
+
+// without are the parameters of OpenVZ that nothing here corresponds to. They are accepted, so that old scripts and
+// configurations go on working, and each says why nothing came of it.
+func without() []parameter {
+	var all []parameter
+	for _, group := range []struct{ why, names string }{
+		{
+			"memory is limited as a whole: use --ram and --swap",
+			"kmemsize lockedpages privvmpages shmpages vmguarpages oomguarpages dcachesize vm_overcommit",
+		},
+		{
+			"only memory, swap and CPU are counted here, not objects of the kernel",
+			"numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent avnumproc",
+		},
+		{"a container is stored in a layer of its own above its template, wherever the host keeps its data", "root private layout ve_layout velayout mount_opts"},
+		{"there is no quota inside a container", "diskquota diskinodes quotatime quotaugidlimit"},
+		{"every container has a user namespace with a range of its own", "local_uid local_gid"},
+		{"the capabilities of a container are fixed", "capability"},
+		{"containers get no devices of the host", "devices devnodes pci_add pci_del netdev_add netdev_del"},
+		{"a container may use netfilter in its own network as it likes", "iptables netfilter"},
+		{"/proc/meminfo follows --ram", "meminfo"},
+	} {
+		for _, name := range strings.Fields(group.names) {
+			all = append(all, parameter{name, "", func(p *params, _ string) error {
+				p.notes = append(p.notes, fmt.Sprintf("Warning: --%s is ignored: %s", name, group.why))
+				return nil
+			}})
+		}
+	}
+	return all
+}
+
+// options turns the parameters into options that fill p.
+func (p *params) options() []option {
+	var all []option
+	for _, q := range parameters() {
+		all = append(all, option{name: q.name, value: true, set: func(v string) error { return q.set(p, v) }})
+	}
+	return all
+}
+
+const page = 4096 // bytes
+
+// upper is the second of "barrier:limit", or the only one: what cannot be exceeded.
+func upper(v string) string {
+	if _, limit, ok := strings.Cut(v, ":"); ok {
+		return limit
+	}
+	return v
+}
+
+// unlimited is how OpenVZ writes that there is no limit: the word, or the largest number.
+func unlimited(v string) bool {
+	return v == "unlimited" || v == strconv.FormatInt(math.MaxInt64, 10)
+}
+
+// size reads an amount with a unit: B, K, M, G, T in powers of 1024, P for pages; without one it counts in unit bytes.
+func size(v string, unit int64, to **int64) error {
+	if unlimited(v) {
+		return errors.New("it must be limited here, since what is reserved decides where a container goes")
+	}
+	digits := v
+	if n := len(v); n > 0 {
+		if u, ok := map[byte]int64{'B': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40, 'P': page}[strings.ToUpper(v)[n-1]]; ok {
+			unit, digits = u, v[:n-1]
+		}
+	}
+	f, err := strconv.ParseFloat(digits, 64)
+	if strings.Trim(digits, "0123456789.") != "" || err != nil {
+		return fmt.Errorf("%s is not a size, write for example 512M or 2G", v)
+	}
+	if f *= float64(unit); f >= math.MaxInt64 {
+		return fmt.Errorf("%s is more than any machine has", v)
+	}
+	n := int64(f)
+	*to = &n
+	return nil
+}
+
+// number reads a whole number within bounds.
+func number(v string, least, most int64, to **int64) error {
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return fmt.Errorf("%s is not a number", v)
+	}
+	if n < least || n > most {
+		return fmt.Errorf("%d is not from %d to %d", n, least, most)
+	}
+	*to = &n
+	return nil
+}
+
+// addresses adds addresses, several in one word as in a configuration file.
+func addresses(v string, to *[]string) error {
+	for _, word := range strings.Fields(v) {
+		if _, err := netip.ParseAddr(word); err != nil {
+			if _, err := netip.ParsePrefix(word); err != nil {
+				return fail(codeBadIP, "%s is not an IP address", word)
+			}
+		}
+		*to = append(*to, word)
+	}
+	return nil
+}
+
+func removal(v string, to *[]string) error {
+	if v == "all" {
+		*to = append(*to, v)
+		return nil
+	}
+	return addresses(v, to)
+}

@@ -1,0 +1,90 @@
+package vzctl
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+)
+
+// set changes a container. What is set is always saved, since a container's settings are the cluster's.
+func (t *tool) set(ctx context.Context, ct string, args []string) error {
+	var p params
+	var save, force, reset, offline bool
+	var sample, group string
+	setmode := option{name: "setmode", value: true, set: func(v string) error {
+		if v != "restart" && v != "ignore" {
+			return fmt.Errorf("%s is neither restart nor ignore", v)
+		}
+		return nil
+	}}
+	options := append(p.options(), setmode, text("applyconfig", &sample), text("applyconfig_map", &group),
+		flag("save", &save), flag("force", &force), flag("reset_ub", &reset), flag("offline-resize", &offline))
+	if err := noMore(parse(args, options)); err != nil {
+		return err
+	}
+	if sample != "" {
+		from, err := readSample(sample)
+		if err != nil {
+			return err
+		}
+		from.template, from.hostname, from.ipAdd = "", nil, nil // these are not a sample's to change
+		from.overlay(p)
+		p = from
+	}
+	c, err := t.find(ctx, ct)
+	if err != nil {
+		return err
+	}
+	t.warnAll(p.notes)
+	if reset {
+		t.say("UB limits were set successfully")
+		return nil
+	}
+	return t.apply(ctx, c, p, save)
+}
+
+func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) error {
+	switch {
+	case len(p.ipAdd)+len(p.ipDel) > 0:
+		return fail(codeValue, "The address of a container is chosen when it is created, and cannot be changed yet; nothing was changed")
+	case p.template != "":
+		return fail(codeValue, "A container keeps the template that it was created from; nothing was changed")
+	case !p.said():
+		t.say("No changes in CT configuration, not saving")
+		return nil
+	}
+	r := api.SetRequest{RAM: p.ram, Swap: p.swap, Disk: p.disk, CPUUnits: p.units, MilliCPU: p.milliCPU(), Hostname: p.hostname, Name: p.name}
+	if _, err := t.cl.Set(ctx, id(c), r); err != nil {
+		if api.CodeOf(err) == api.CodeConflict && p.name != nil {
+			return fail(codeName, "Conflict: %v", err)
+		}
+		return classify(err, codeSystem)
+	}
+	t.told(p)
+	if !save {
+		t.say("WARNING: The settings were saved, though --save is missing: there are no others here")
+		return nil
+	}
+	t.say("CT configuration saved to the cluster")
+	return nil
+}
+
+// told says what was set, as vzctl does.
+func (t *tool) told(p params) {
+	if p.ram != nil || p.swap != nil {
+		t.say("UB limits were set successfully")
+	}
+	if p.units != nil {
+		t.say("Setting CPU units: %d", *p.units)
+	}
+	if p.limit != nil {
+		t.say("Setting CPU limit: %d", *p.limit)
+	}
+	if p.cpus != nil {
+		t.say("Setting CPUs: %d", *p.cpus)
+	}
+	if p.name != nil {
+		t.say("Name %s assigned", *p.name)
+	}
+}

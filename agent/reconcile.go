@@ -95,15 +95,15 @@ func (r *reconciler) run(ctx context.Context) error {
 
 // compare pokes the containers of this host that changed between two states.
 func (r *reconciler) compare(old, now *cluster.State) {
-	for _, c := range now.Containers() {
-		was := old.Container(c.ID)
-		if c != was && (c.Host == r.m.name || (was != nil && was.Host == r.m.name) || r.knows(c.ID)) {
-			r.poke(c.ID)
+	ids := r.known()
+	for _, s := range []*cluster.State{old, now} {
+		for _, c := range s.On(r.m.name) {
+			ids[c.ID] = true
 		}
 	}
-	for _, c := range old.Containers() {
-		if now.Container(c.ID) == nil && (c.Host == r.m.name || r.knows(c.ID)) {
-			r.poke(c.ID)
+	for id := range ids {
+		if old.Container(id) != now.Container(id) {
+			r.poke(id)
 		}
 	}
 }
@@ -127,11 +127,18 @@ func (r *reconciler) relist() error {
 	return nil
 }
 
-func (r *reconciler) knows(id int) bool {
+// known returns the containers that this host has had to do with, whoever owns them.
+func (r *reconciler) known() map[int]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, did := r.acted[id]
-	return did || r.traces[id] || r.jobs[id] != nil
+	ids := maps.Clone(r.traces)
+	for id := range r.acted {
+		ids[id] = true
+	}
+	for id := range r.jobs {
+		ids[id] = true
+	}
+	return ids
 }
 
 func (r *reconciler) pokeAll() {

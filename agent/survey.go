@@ -68,8 +68,8 @@ func (v *surveyor) run(ctx context.Context) error {
 func (v *surveyor) pass(ctx context.Context) time.Duration {
 	next := time.Now().Add(v.m.timing.Survey)
 	able := map[int]*look{}
-	for _, c := range v.m.store.State().Containers() {
-		if c.Host != v.m.name || c.State != cluster.Running || c.Operation != "" {
+	for _, c := range v.m.store.State().On(v.m.name) {
+		if c.State != cluster.Running || c.Operation != "" {
 			continue
 		}
 		l := v.looks[c.ID]

@@ -55,13 +55,9 @@ func (m *member) hosts() []api.Host {
 
 func (m *member) host(s *cluster.State, h *cluster.Host) api.Host {
 	leader, _ := m.leader()
-	v := api.Host{Host: *h, Leader: h.Name == leader, Alive: m.alive(h.Name), Reserved: s.Reserved(h.Name)}
-	for _, c := range s.Containers() {
-		if c.Host == h.Name {
-			v.Containers++
-		}
+	return api.Host{
+		Host: *h, Leader: h.Name == leader, Alive: m.alive(h.Name), Reserved: s.Reserved(h.Name), Containers: s.CountOn(h.Name),
 	}
-	return v
 }
 
 func (m *member) containers() []api.Container {

@@ -68,23 +68,18 @@ func (p *addressPool) reserved(a netip.Addr) string {
 	return ""
 }
 
-// containerAddresses maps the containers' addresses to who has them.
-func (s *State) containerAddresses() map[netip.Addr]string {
-	m := map[netip.Addr]string{}
-	for _, c := range s.containers {
-		for _, text := range c.Addresses {
-			if p, err := netip.ParsePrefix(text); err == nil {
-				m[p.Addr()] = fmt.Sprintf("container %d", c.ID)
-			}
-		}
+// taken says who has an address, hosts included; "" when it is free.
+func (s *State) taken(a netip.Addr) string {
+	if who := s.hostAddresses()[a]; who != "" {
+		return who
 	}
-	return m
+	return s.containers.holder(a)
 }
 
-// taken maps every address in use, the hosts' too, to who has it.
-func (s *State) taken() map[netip.Addr]string {
-	m := s.containerAddresses()
-	for _, h := range s.hosts {
+// addressesOf maps the hosts' addresses to who has them.
+func addressesOf(hosts map[string]*Host) map[netip.Addr]string {
+	m := map[netip.Addr]string{}
+	for _, h := range hosts {
 		for _, text := range []string{h.Address, h.Gossip} {
 			if ap, err := netip.ParseAddrPort(text); err == nil {
 				m[ap.Addr().Unmap()] = fmt.Sprintf("host %q", h.Name)
@@ -96,11 +91,13 @@ func (s *State) taken() map[netip.Addr]string {
 
 // checkHostAddress refuses an address that another host or a container has.
 func (s *State) checkHostAddress(h *Host) error {
-	taken := s.containerAddresses()
 	for _, text := range []string{h.Address, h.Gossip} {
-		if ap, err := netip.ParseAddrPort(text); err == nil && taken[ap.Addr().Unmap()] != "" {
-			return Refuse(ErrConflict, "the address %s of host %q is that of %s; give the host another address",
-				ap.Addr(), h.Name, taken[ap.Addr().Unmap()])
+		ap, err := netip.ParseAddrPort(text)
+		if err != nil {
+			continue
+		}
+		if who := s.containers.holder(ap.Addr().Unmap()); who != "" {
+			return Refuse(ErrConflict, "the address %s of host %q is that of %s; give the host another address", ap.Addr(), h.Name, who)
 		}
 	}
 	for _, o := range s.hosts {
@@ -122,12 +119,9 @@ func (s *State) allocate(ct *Container, ip string) (err error) {
 }
 
 func (s *State) freeUIDs() (uint32, error) {
-	used := make(map[uint32]bool, len(s.containers))
-	for _, c := range s.containers {
-		used[c.UIDBase] = true
-	}
-	for base := uint64(firstUID); base <= lastUID; base += uidsPerRange {
-		if !used[uint32(base)] {
+	for base := uint64(max(firstUID, s.containers.lowUID)); base <= lastUID; base += uidsPerRange {
+		if _, used := s.containers.uids.Get(number(uint32(base))); !used {
+			s.containers.lowUID = uint32(base)
 			return uint32(base), nil
 		}
 	}
@@ -147,9 +141,9 @@ func (s *State) chooseAddresses(ip string) ([]string, error) {
 	}
 	addr := netip.Addr{}
 	if ip == "" || ip == "auto" {
-		addr, err = pool.lowestFree(s.taken())
+		addr, err = s.lowestFree(pool)
 	} else {
-		addr, err = pool.check(ip, s.taken())
+		addr, err = pool.check(ip, s.taken)
 	}
 	if err != nil {
 		return nil, err
@@ -157,16 +151,21 @@ func (s *State) chooseAddresses(ip string) ([]string, error) {
 	return []string{netip.PrefixFrom(addr, pool.prefix.Bits()).String()}, nil
 }
 
-func (p *addressPool) lowestFree(taken map[netip.Addr]string) (netip.Addr, error) {
-	for a := p.first; a.IsValid() && !p.last.Less(a); a = a.Next() {
-		if taken[a] == "" && p.reserved(a) == "" {
+func (s *State) lowestFree(p *addressPool) (netip.Addr, error) {
+	from := p.first
+	if from.Less(s.containers.lowAddr) {
+		from = s.containers.lowAddr
+	}
+	for a := from; a.IsValid() && !p.last.Less(a); a = a.Next() {
+		if p.reserved(a) == "" && s.taken(a) == "" {
+			s.containers.lowAddr = a
 			return a, nil
 		}
 	}
 	return netip.Addr{}, Refuse(ErrConflict, "all addresses from %s to %s are taken; destroy a container, or create this one with --ip none", p.first, p.last)
 }
 
-func (p *addressPool) check(text string, taken map[netip.Addr]string) (netip.Addr, error) {
+func (p *addressPool) check(text string, taken func(netip.Addr) string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
 		prefix, perr := netip.ParsePrefix(text)
@@ -185,8 +184,8 @@ func (p *addressPool) check(text string, taken map[netip.Addr]string) (netip.Add
 		return addr, Refuse(ErrInvalid, "%s is %s of the pool; choose another address, or auto", addr, p.reserved(addr))
 	case addr.Less(p.first) || p.last.Less(addr):
 		return addr, Refuse(ErrInvalid, "%s is not among the containers' addresses, %s to %s; choose one of those, or auto", addr, p.first, p.last)
-	case taken[addr] != "":
-		return addr, Refuse(ErrConflict, "the address %s is taken by %s; choose another address, or auto", addr, taken[addr])
+	case taken(addr) != "":
+		return addr, Refuse(ErrConflict, "the address %s is taken by %s; choose another address, or auto", addr, taken(addr))
 	}
 	return addr, nil
 }

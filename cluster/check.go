@@ -193,7 +193,7 @@ func (s *State) mustHost(name string) (*Host, error) {
 }
 
 func (s *State) mustContainer(id int) (*Container, error) {
-	if c := s.containers[id]; c != nil {
+	if c := s.containers.get(id); c != nil {
 		return c, nil
 	}
 	return nil, Refuse(ErrNotFound, "there is no container %d; 'vzcluster ls' shows the containers", id)

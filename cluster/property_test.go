@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"pgregory.net/rapid"
 )
 
@@ -18,8 +20,12 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 		}
 	}
 	reserved := map[string]Resources{}
-	for id, c := range s.containers {
-		if c.ID != id || id < FirstCTID || id > s.highID {
+	if derived := s.containers; !sameTable(derived, rebuilt(s)) {
+		t.Errorf("what is derived from the containers is not what one gets from them anew")
+	}
+	for _, c := range s.Containers() {
+		id := c.ID
+		if s.Container(id) != c || id < FirstCTID || id > s.highID {
 			t.Errorf("container %d is kept as %d, the highest CTID is %d", c.ID, id, s.highID)
 		}
 		for _, a := range c.Addresses {
@@ -46,7 +52,7 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 		checkLock(t, s, c, reserved)
 	}
 	for _, o := range s.operations {
-		if c := s.containers[o.Container]; o.Kind == OpMigrate && !o.Final() && (c == nil || c.Operation != o.ID) {
+		if c := s.Container(o.Container); o.Kind == OpMigrate && !o.Final() && (c == nil || c.Operation != o.ID) {
 			t.Errorf("migration %s is %s but does not hold container %d", o.ID, o.Status, o.Container)
 		}
 	}
@@ -67,17 +73,42 @@ func checkGroups(t interface{ Errorf(string, ...any) }, s *State) {
 		}
 		on[host][c.Rules.Group]++
 	}
-	for _, c := range s.containers {
+	for _, c := range s.Containers() {
 		add(c.Host, c)
 		if o := s.operations[c.Operation]; o != nil && o.To != c.Host {
 			add(o.To, c)
 		}
 	}
-	for _, c := range s.containers {
+	for _, c := range s.Containers() {
 		if r := c.Rules; r.MaxPerHost > 0 && on[c.Host][r.Group] > r.MaxPerHost {
 			t.Errorf("host %s has %d of group %s, container %d allows %d", c.Host, on[c.Host][r.Group], r.Group, c.ID, r.MaxPerHost)
 		}
 	}
+}
+
+// rebuilt derives everything from the containers once more.
+func rebuilt(s *State) table {
+	n := *s
+	n.containers = newTable()
+	for _, c := range s.Containers() {
+		n.putContainer(c)
+	}
+	return n.containers
+}
+
+func sameTable(a, b table) bool {
+	return sameTree(a.byName, b.byName) && sameTree(a.byHost, b.byHost) && sameTree(a.use, b.use) &&
+		sameTree(a.addresses, b.addresses) && sameTree(a.uids, b.uids) && sameTree(a.digests, b.digests) && sameTree(a.groups, b.groups)
+}
+
+func sameTree[T any](a, b *iradix.Tree[T]) bool {
+	same := a.Len() == b.Len()
+	a.Root().Walk(func(k []byte, v T) bool {
+		w, ok := b.Get(k)
+		same = same && ok && reflect.DeepEqual(v, w)
+		return !same
+	})
+	return same
 }
 
 // checkLock checks a container against its migration, and counts what that reserves on the target.

@@ -70,13 +70,19 @@ func ReadState(r io.Reader) (*State, error) {
 	s := NewState()
 	s.settings = snap.Settings
 	fill(s.hosts, snap.Hosts, func(h *Host) string { return h.Name })
-	fill(s.containers, snap.Containers, func(c *Container) int { return c.ID })
 	fill(s.templates, snap.Templates, func(t *Template) string { return t.Name })
 	fill(s.replaced, snap.Replaced, func(t *Template) string { return t.Digest })
 	fill(s.operations, snap.Operations, func(o *Operation) string { return o.ID })
+	for _, c := range snap.Containers {
+		if c != nil {
+			s.putContainer(c)
+		}
+	}
 	fill(s.tokens, snap.Tokens, func(t *Token) string { return t.ID })
 	maps.Copy(s.moves, snap.Moves)
 	s.policy = snap.Policy
+	s.hostsChanged()
+	s.changed = false
 	s.nextID, s.highID, s.generation = max(snap.NextID, FirstCTID), snap.HighID, snap.Generation
 	return s, nil
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,7 +17,7 @@ const FirstCTID = 101
 type State struct {
 	settings   *Settings
 	hosts      map[string]*Host
-	containers map[int]*Container
+	containers table
 	templates  map[string]*Template // by name
 	replaced   map[string]*Template // by digest: their name has moved on, but containers still use them
 	operations map[string]*Operation
@@ -28,27 +29,18 @@ type State struct {
 	highID     int    // the highest CTID ever used
 	generation uint64 // the highest generation that a removed container ever had
 
-	changed bool          // while a command is applied: whether it changed anything
-	index   func() *index // computed when first asked for, once per State
+	changed bool // while a command is applied: whether it changed anything
+	// Computed when first asked for, once per State.
+	hostList      func() []*Host
+	hostAddresses func() map[netip.Addr]string
+	list          func() []*Container
 }
-
-// index is what is derived from the maps, for reads that would otherwise walk them all.
-type index struct {
-	hosts      []*Host
-	containers []*Container
-	names      map[string]*Container
-	reserved   map[string]Resources
-	groups     map[groupKey]Tally
-}
-
-// groupKey names a group on a host, or in a zone.
-type groupKey struct{ group, host, zone string }
 
 // NewState returns the empty state, before init.
 func NewState() *State {
 	s := &State{
 		hosts:      map[string]*Host{},
-		containers: map[int]*Container{},
+		containers: newTable(),
 		templates:  map[string]*Template{},
 		replaced:   map[string]*Template{},
 		operations: map[string]*Operation{},
@@ -56,6 +48,7 @@ func NewState() *State {
 		moves:      map[int]*MoveResult{},
 		nextID:     FirstCTID,
 	}
+	s.hostsChanged()
 	s.touch()
 	s.changed = false
 	return s
@@ -80,7 +73,25 @@ func (s *State) Apply(c Command) (next *State, result any, err error) {
 // touch notes a change: what was derived is derived anew.
 func (s *State) touch() {
 	s.changed = true
-	s.index = sync.OnceValue(func() *index { return newIndex(s) })
+	containers := s.containers
+	s.list = sync.OnceValue(containers.all)
+}
+
+// hostsChanged notes that what is derived from the hosts is out of date.
+func (s *State) hostsChanged() {
+	hosts := s.hosts
+	s.hostList = sync.OnceValue(func() []*Host {
+		list := slices.Collect(maps.Values(hosts))
+		SortHosts(list)
+		return list
+	})
+	s.hostAddresses = sync.OnceValue(func() map[netip.Addr]string { return addressesOf(hosts) })
+	s.containers.lowAddr = netip.Addr{} // a host may have given its address back
+}
+
+func (s *State) putHost(h *Host) {
+	put(s, &s.hosts, h.Name, h)
+	s.hostsChanged()
 }
 
 // put and drop replace a map by a changed copy, so that older States keep theirs.
@@ -101,59 +112,6 @@ func drop[K comparable, V any](s *State, m *map[K]V, keys ...K) {
 	s.touch()
 }
 
-func newIndex(s *State) *index {
-	x := &index{
-		hosts:      slices.Collect(maps.Values(s.hosts)),
-		containers: slices.Collect(maps.Values(s.containers)),
-		names:      make(map[string]*Container, len(s.containers)),
-		reserved:   make(map[string]Resources, len(s.hosts)),
-		groups:     map[groupKey]Tally{},
-	}
-	SortHosts(x.hosts)
-	slices.SortFunc(x.containers, func(a, b *Container) int { return cmp.Compare(a.ID, b.ID) })
-	for _, c := range x.containers {
-		x.names[c.Name] = c
-		need := c.Need()
-		x.reserved[c.Host] = x.reserved[c.Host].Add(need)
-		x.count(c, c.Host, s.zone(c.Host))
-		if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
-			x.reserved[op.To] = x.reserved[op.To].Add(need)
-			x.count(c, op.To, s.zone(op.To))
-		}
-	}
-	return x
-}
-
-// count adds a container to what its group has on a host and in the host's zone.
-func (x *index) count(c *Container, host, zone string) {
-	if r := &c.Rules; r.Group != "" {
-		onHost, inZone := groupKey{group: r.Group, host: host}, groupKey{group: r.Group, zone: zone}
-		x.groups[onHost] = x.groups[onHost].Add(r.MaxPerHost)
-		x.groups[inZone] = x.groups[inZone].Add(r.MaxPerZone)
-	}
-}
-
-func (s *State) zone(host string) string {
-	if h := s.hosts[host]; h != nil {
-		return h.Zone()
-	}
-	return ""
-}
-
-// site is a host as a container sees it that is not there: its own place does not count against it.
-func (s *State) site(h *Host, c *Container) Site {
-	x, r := s.index(), &c.Rules
-	site := Site{Host: h, Free: s.Free(h.Name)}
-	if r.Group == "" {
-		return site
-	}
-	site.OnHost, site.InZone = x.groups[groupKey{group: r.Group, host: h.Name}], x.groups[groupKey{group: r.Group, zone: h.Zone()}]
-	if s.containers[c.ID] != nil && s.zone(c.Host) == h.Zone() {
-		site.InZone.Count-- // it stays in its zone
-	}
-	return site
-}
-
 // Settings returns the cluster-wide facts, nil before init.
 func (s *State) Settings() *Settings { return s.settings }
 
@@ -161,21 +119,27 @@ func (s *State) Settings() *Settings { return s.settings }
 func (s *State) Host(name string) *Host { return s.hosts[name] }
 
 // Hosts returns all hosts by name.
-func (s *State) Hosts() []*Host { return slices.Clone(s.index().hosts) }
+func (s *State) Hosts() []*Host { return slices.Clone(s.hostList()) }
 
 // Container returns a container by CTID, nil when there is none.
-func (s *State) Container(id int) *Container { return s.containers[id] }
+func (s *State) Container(id int) *Container { return s.containers.get(id) }
 
 // Find returns a container by CTID or name, nil when there is none.
 func (s *State) Find(nameOrID string) *Container {
 	if id, err := strconv.Atoi(nameOrID); err == nil {
-		return s.containers[id]
+		return s.containers.get(id)
 	}
-	return s.index().names[nameOrID]
+	return s.containers.named(nameOrID)
 }
 
 // Containers returns all containers by CTID.
-func (s *State) Containers() []*Container { return slices.Clone(s.index().containers) }
+func (s *State) Containers() []*Container { return slices.Clone(s.list()) }
+
+// On returns the containers that a host owns, by CTID.
+func (s *State) On(host string) []*Container { return s.containers.on(host) }
+
+// CountOn is how many containers a host owns.
+func (s *State) CountOn(host string) int { return s.containers.usage(host).containers }
 
 // Template returns a template by name, nil when there is none.
 func (s *State) Template(name string) *Template { return s.templates[name] }
@@ -208,7 +172,7 @@ func (s *State) Operations() []*Operation {
 
 // ActiveMigration returns the migration that has the container locked (running or committed), nil when there is none.
 func (s *State) ActiveMigration(ct int) *Operation {
-	if c := s.containers[ct]; c != nil {
+	if c := s.containers.get(ct); c != nil {
 		return s.operations[c.Operation]
 	}
 	return nil
@@ -228,7 +192,7 @@ func (s *State) Tokens() []*Token {
 }
 
 // Reserved is what a host's containers may use, stopped ones and migrations on their way to it included.
-func (s *State) Reserved(host string) Resources { return s.index().reserved[host] }
+func (s *State) Reserved(host string) Resources { return s.containers.usage(host).reserved }
 
 // Policy is how the cluster places containers.
 func (s *State) Policy() Policy { return s.policy }

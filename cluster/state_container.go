@@ -48,7 +48,7 @@ func (c CreateContainer) apply(s *State) (any, error) {
 	ct.Labels = maps.Clone(ct.Labels)
 	maps.DeleteFunc(ct.Labels, func(_, v string) bool { return v == "" })
 	s.highID = max(s.highID, ct.ID)
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	return &ct, nil
 }
 
@@ -58,19 +58,18 @@ func (s *State) chooseID(ct *Container) error {
 		if ct.ID < FirstCTID || ct.ID > maxCTID {
 			return Refuse(ErrInvalid, "%d is no CTID; choose one from %d to %d, or none to get the next free one", ct.ID, FirstCTID, maxCTID)
 		}
-		if s.containers[ct.ID] != nil {
+		if s.containers.get(ct.ID) != nil {
 			return Refuse(ErrConflict, "there is a container %d already; choose another CTID, or none to get the next free one", ct.ID)
 		}
 		return nil
 	}
-	names := s.index().names
-	for range 2*len(s.containers) + 1 {
+	for range 2*s.containers.len() + 1 {
 		if s.nextID > maxCTID {
 			s.nextID = FirstCTID
 		}
 		ct.ID = s.nextID
 		s.nextID++
-		if s.containers[ct.ID] == nil && (ct.Name != "" || names[defaultName(ct.ID)] == nil) {
+		if s.containers.get(ct.ID) == nil && (ct.Name != "" || s.containers.named(defaultName(ct.ID)) == nil) {
 			return nil
 		}
 	}
@@ -97,7 +96,7 @@ func (s *State) checkContainerName(id int, name string) error {
 	if err := CheckName("container", name); err != nil {
 		return err
 	}
-	if o := s.index().names[name]; o != nil && o.ID != id {
+	if o := s.containers.named(name); o != nil && o.ID != id {
 		return Refuse(ErrConflict, "the name %q is taken by container %d on %s; choose another name", name, o.ID, o.Host)
 	}
 	return nil
@@ -172,7 +171,7 @@ func (c SetDesired) apply(s *State) (any, error) {
 	ct := *old
 	ct.Desired = c.Desired
 	ct.Epoch++
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	return &ct, nil
 }
 
@@ -212,7 +211,7 @@ func (c SetContainer) apply(s *State) (any, error) {
 	if ct.Name == old.Name && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) {
 		return old, nil
 	}
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	return &ct, nil
 }
 
@@ -242,21 +241,6 @@ func (s *State) checkChange(old, ct *Container) error {
 		return Refuse(ErrNoFit, "%s is on host %q, where its new rules do not allow it: %s; move it first or choose other rules", ct.Ref(), ct.Host, why)
 	}
 	return nil
-}
-
-// others counts what a container's group has on a host and in its zone without the container.
-func (s *State) others(ct *Container, h *Host) (onHost, inZone Tally) {
-	x := index{groups: map[groupKey]Tally{}}
-	for _, c := range s.containers {
-		if c.ID == ct.ID || c.Rules.Group != ct.Rules.Group {
-			continue
-		}
-		x.count(c, c.Host, s.zone(c.Host))
-		if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
-			x.count(c, op.To, s.zone(op.To))
-		}
-	}
-	return x.groups[groupKey{group: ct.Rules.Group, host: h.Name}], x.groups[groupKey{group: ct.Rules.Group, zone: h.Zone()}]
 }
 
 // Positive returns r without its negative parts.
@@ -329,7 +313,7 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if count {
 		ct.Restarted++
 	}
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	return &ct, nil
 }
 
@@ -345,7 +329,7 @@ func (c RemoveContainer) apply(s *State) (any, error) {
 		return nil, err
 	}
 	s.generation = max(s.generation, ct.Generation)
-	drop(s, &s.containers, ct.ID)
+	s.dropContainer(ct)
 	if s.moves[ct.ID] != nil {
 		drop(s, &s.moves, ct.ID)
 	}

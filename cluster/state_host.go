@@ -72,7 +72,7 @@ func (s *State) admit(h Host) (*Host, error) {
 		return nil, err
 	}
 	h.Labels = maps.Clone(h.Labels)
-	put(s, &s.hosts, h.Name, &h)
+	s.putHost(&h)
 	return &h, nil
 }
 
@@ -107,7 +107,7 @@ func (c SetHost) apply(s *State) (any, error) {
 		return nil, err
 	}
 	if h.Reserve != old.Reserve || h.MaxContainers != old.MaxContainers {
-		put(s, &s.hosts, h.Name, &h)
+		s.putHost(&h)
 	}
 	return s.hosts[c.Name], nil
 }
@@ -136,7 +136,7 @@ func (c UpdateHost) apply(s *State) (any, error) {
 	if same {
 		return old, nil
 	}
-	put(s, &s.hosts, h.Name, &h)
+	s.putHost(&h)
 	return &h, nil
 }
 
@@ -159,7 +159,7 @@ func (c SetHostState) apply(s *State) (any, error) {
 		return nil, err
 	}
 	if h.State != old.State {
-		put(s, &s.hosts, h.Name, &h)
+		s.putHost(&h)
 	}
 	return s.hosts[h.Name], nil
 }
@@ -172,7 +172,7 @@ func (c SetVoter) apply(s *State) (any, error) {
 	if old.Voter != c.Voter {
 		h := *old
 		h.Voter = c.Voter
-		put(s, &s.hosts, h.Name, &h)
+		s.putHost(&h)
 	}
 	return s.hosts[c.Name], nil
 }
@@ -184,19 +184,16 @@ func (c RemoveHost) apply(s *State) (any, error) {
 	if len(s.hosts) == 1 {
 		return nil, Refuse(ErrConflict, "host %q is the last one of the cluster", c.Name)
 	}
-	owned := 0
-	for _, ct := range s.containers {
-		if ct.Host == c.Name {
-			owned++
-		}
-		if op := s.operations[ct.Operation]; op != nil && (op.From == c.Name || op.To == c.Name) {
-			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, ct.ID)
+	for _, op := range s.Operations() {
+		if op.Kind == OpMigrate && !op.Final() && (op.From == c.Name || op.To == c.Name) {
+			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, op.Container)
 		}
 	}
-	if owned > 0 {
+	if owned := s.CountOn(c.Name); owned > 0 {
 		return nil, Refuse(ErrConflict, "host %q still has %d containers; move them away with 'vzcluster host drain %s'", c.Name, owned, c.Name)
 	}
 	drop(s, &s.hosts, c.Name)
+	s.hostsChanged()
 	s.forgetCopies(c.Name)
 	return nil, nil
 }

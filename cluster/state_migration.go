@@ -52,8 +52,8 @@ func (c BeginMigration) apply(s *State) (any, error) {
 	}
 	ct := *old
 	ct.Operation = op.ID
-	put(s, &s.containers, ct.ID, &ct)
 	put(s, &s.operations, op.ID, &op)
+	s.putContainer(&ct)
 	return &op, nil
 }
 
@@ -84,7 +84,7 @@ func (c CommitMigration) apply(s *State) (any, error) {
 	}
 	switch old.Status {
 	case OpCommitted:
-		return s.containers[old.Container], nil
+		return s.containers.get(old.Container), nil
 	case OpRunning:
 	default:
 		return nil, Refuse(ErrStale, "the migration %s of container %d is %s; it cannot be committed any more", old.ID, old.Container, old.Status)
@@ -101,7 +101,7 @@ func (c CommitMigration) apply(s *State) (any, error) {
 	ct.Generation++
 	ct.Lost = "" // it runs there, by its memory or from disk
 	op.Status = OpCommitted
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	put(s, &s.operations, op.ID, &op)
 	return &ct, nil
 }
@@ -156,7 +156,7 @@ func (c FinishMigration) apply(s *State) (any, error) {
 
 // unlock releases the container of a migration; change may be nil.
 func (s *State) unlock(op *Operation, change func(*Container)) {
-	old := s.containers[op.Container]
+	old := s.containers.get(op.Container)
 	if old == nil || old.Operation != op.ID {
 		return
 	}
@@ -165,7 +165,7 @@ func (s *State) unlock(op *Operation, change func(*Container)) {
 	if change != nil {
 		change(&ct)
 	}
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 }
 
 // end keeps an ended operation and forgets the oldest ended ones beyond keptOperations.

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"maps"
 	"slices"
 )
 
@@ -90,10 +89,6 @@ func (c DropTemplate) apply(s *State) (any, error) {
 
 // usersOf counts the containers that were made from a digest.
 func (s *State) usersOf(digest string) (n int) {
-	for c := range maps.Values(s.containers) {
-		if c.Digest == digest {
-			n++
-		}
-	}
+	n, _ = s.containers.digests.Get([]byte(digest))
 	return n
 }

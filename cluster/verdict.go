@@ -122,6 +122,6 @@ func (c ReportVerdict) apply(s *State) (any, error) {
 	}
 	ct, v := *old, c.Verdict
 	ct.Verdict = &v
-	put(s, &s.containers, ct.ID, &ct)
+	s.putContainer(&ct)
 	return &ct, nil
 }

@@ -1,0 +1,207 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+)
+
+// table holds the containers and what is derived from them, so that a command costs the same however many there are.
+// It is persistent: a change returns another table that shares what did not change.
+type table struct {
+	byID      *iradix.Tree[*Container]
+	byName    *iradix.Tree[*Container]
+	byHost    *iradix.Tree[*Container] // host, 0, CTID
+	use       *iradix.Tree[hostUse]    // by host
+	addresses *iradix.Tree[int]        // who has an address
+	uids      *iradix.Tree[int]        // how many have a range
+	digests   *iradix.Tree[int]        // how many containers use a template
+	groups    *iradix.Tree[crowd]      // group, 0, host
+
+	// Nothing below is free. They only save time: the lowest free one is the same without them.
+	lowUID  uint32
+	lowAddr netip.Addr
+}
+
+// hostUse is what containers, and migrations on their way, take of a host.
+type hostUse struct {
+	reserved   Resources
+	containers int // owned, without those on their way
+}
+
+func newTable() table {
+	return table{
+		byID: iradix.New[*Container](), byName: iradix.New[*Container](), byHost: iradix.New[*Container](),
+		use: iradix.New[hostUse](), addresses: iradix.New[int](), uids: iradix.New[int](), digests: iradix.New[int](),
+		groups: iradix.New[crowd](),
+	}
+}
+
+// number is a key that sorts as numbers do.
+func number(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+
+func onHost(host string, id int) []byte {
+	return binary.BigEndian.AppendUint32(append([]byte(host), 0), uint32(id))
+}
+
+func (t *table) get(id int) *Container {
+	if id < 0 || id > maxCTID {
+		return nil
+	}
+	c, _ := t.byID.Get(number(uint32(id)))
+	return c
+}
+
+func (t *table) named(name string) *Container {
+	c, _ := t.byName.Get([]byte(name))
+	return c
+}
+
+func (t *table) len() int { return t.byID.Len() }
+
+// all returns the containers by CTID, on those of one host.
+func (t *table) all() []*Container { return list(t.byID.Root(), t.len()) }
+
+func (t *table) on(host string) []*Container {
+	it := t.byHost.Root().Iterator()
+	it.SeekPrefix(append([]byte(host), 0))
+	var out []*Container
+	for _, c, ok := it.Next(); ok; _, c, ok = it.Next() {
+		out = append(out, c)
+	}
+	return out
+}
+
+func list(root *iradix.Node[*Container], n int) []*Container {
+	out := make([]*Container, 0, n)
+	root.Walk(func(_ []byte, c *Container) bool {
+		out = append(out, c)
+		return false
+	})
+	return out
+}
+
+func (t *table) usage(host string) hostUse {
+	u, _ := t.use.Get([]byte(host))
+	return u
+}
+
+// claim is the part of a container in what is derived: on its host, and on the one that it is on its way to.
+type claim struct {
+	c  *Container
+	to string // empty: it stays
+}
+
+// replace takes one container's claim out and puts another one in; either may be of nil.
+func (t *table) replace(old, now claim) {
+	if old.c != nil {
+		t.release(old)
+	}
+	if now.c != nil {
+		t.take(now)
+	}
+}
+
+func (t *table) take(k claim) {
+	c := k.c
+	t.byID, _, _ = t.byID.Insert(number(uint32(c.ID)), c)
+	t.byName, _, _ = t.byName.Insert([]byte(c.Name), c)
+	t.byHost, _, _ = t.byHost.Insert(onHost(c.Host, c.ID), c)
+	t.count(&t.digests, []byte(c.Digest), 1)
+	t.reserve(k, 1)
+	t.count(&t.uids, number(c.UIDBase), 1)
+	for _, a := range c.bareAddresses() {
+		t.addresses, _, _ = t.addresses.Insert(a.AsSlice(), c.ID)
+	}
+}
+
+func (t *table) release(k claim) {
+	c := k.c
+	t.byID, _, _ = t.byID.Delete(number(uint32(c.ID)))
+	t.byName, _, _ = t.byName.Delete([]byte(c.Name))
+	t.byHost, _, _ = t.byHost.Delete(onHost(c.Host, c.ID))
+	t.count(&t.digests, []byte(c.Digest), -1)
+	t.reserve(k, -1)
+	t.count(&t.uids, number(c.UIDBase), -1)
+	t.lowUID = min(t.lowUID, c.UIDBase)
+	for _, a := range c.bareAddresses() {
+		t.addresses, _, _ = t.addresses.Delete(a.AsSlice())
+		if a.Less(t.lowAddr) {
+			t.lowAddr = a
+		}
+	}
+}
+
+func (t *table) count(in **iradix.Tree[int], key []byte, by int) {
+	n, _ := (*in).Get(key)
+	if n += by; n == 0 {
+		*in, _, _ = (*in).Delete(key)
+		return
+	}
+	*in, _, _ = (*in).Insert(key, n)
+}
+
+// reserve adds a claim to what its hosts have reserved, or takes it away.
+func (t *table) reserve(k claim, sign int) {
+	change := func(host string, containers int) {
+		u, need := t.usage(host), k.c.Need()
+		if sign < 0 {
+			u.reserved = u.reserved.Sub(need)
+		} else {
+			u.reserved = u.reserved.Add(need)
+		}
+		u.containers += sign * containers
+		t.crowded(k.c, host, sign)
+		if u == (hostUse{}) {
+			t.use, _, _ = t.use.Delete([]byte(host))
+			return
+		}
+		t.use, _, _ = t.use.Insert([]byte(host), u)
+	}
+	change(k.c.Host, 1)
+	if k.to != "" {
+		change(k.to, 0)
+	}
+}
+
+func (c *Container) bareAddresses() []netip.Addr {
+	var out []netip.Addr
+	for _, text := range c.Addresses {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// holder says which container has an address, "" when none has.
+func (t *table) holder(a netip.Addr) string {
+	if id, ok := t.addresses.Get(a.AsSlice()); ok {
+		return fmt.Sprintf("container %d", id)
+	}
+	return ""
+}
+
+// putContainer records a container as it is now.
+func (s *State) putContainer(c *Container) {
+	s.containers.replace(s.claim(s.containers.get(c.ID)), s.claim(c))
+	s.touch()
+}
+
+// claim is made from the operation that has the container locked: it must be recorded before the container is.
+func (s *State) claim(c *Container) claim {
+	if c == nil {
+		return claim{}
+	}
+	if op := s.operations[c.Operation]; op != nil && op.To != c.Host {
+		return claim{c, op.To}
+	}
+	return claim{c: c}
+}
+
+func (s *State) dropContainer(c *Container) {
+	s.containers.replace(s.claim(c), claim{})
+	s.touch()
+}

@@ -227,6 +227,9 @@ type Checkpointer interface {
 	// Outsiders returns those of the processes that were started from outside, by exec: a checkpoint would lose them
 	// without a word. It is quick, and right for frozen processes too.
 	Outsiders(init int, pids []int) []Process
+	// Connecting says whether a connection over a unix socket waits to be accepted in the network namespace of a process: it
+	// cannot be dumped. It is quick, and right for frozen processes too.
+	Connecting(pid int) (bool, error)
 }
 
 // Process is what the kernel shows of one of a container's processes that matters for a checkpoint.

@@ -314,18 +314,7 @@ func (k *kit) leader() (name string) {
 func (k *kit) migrate(name string, args ...string) cluster.MoveResult {
 	k.t.Helper()
 	before := k.show(name)
-	var r cluster.MoveResult
-	for tries := 1; ; tries++ {
-		// Busy servers are met, now and then, while somebody connects to them over a unix socket: CRIU refuses that moment.
-		out := k.try(append([]string{"migrate", name, "-o", "json"}, args...)...)
-		if out.code != 0 && tries < 4 && strings.Contains(out.stderr, "in-flight socket") {
-			continue
-		}
-		if err := json.Unmarshal([]byte(out.stdout), &r); out.code != 0 || err != nil {
-			k.t.Fatalf("vzcluster migrate %s %s: %v, %v", name, strings.Join(args, " "), out, err)
-		}
-		break
-	}
+	r := ask[cluster.MoveResult](k, append([]string{"migrate", name}, args...)...)
 	after := k.show(name)
 	if after.Host != r.To || after.Host == before.Host || after.Generation != before.Generation+1 || after.State != before.State {
 		k.t.Fatalf("%s was %s on %s with generation %d, is %s on %s with %d, and %+v was reported",

@@ -4,19 +4,46 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
+// A connection over a unix socket that nobody has accepted yet cannot be dumped. Busy servers have such moments all the
+// time, each of them short: a container that was met in one goes on a little and is frozen again.
+const (
+	freezeTries = 20
+	acceptTime  = 2 * time.Millisecond // after the first try; the n-th gives n times as much
+)
+
 // Freeze closes the container's port and stops its processes; nothing of it moves or gets out any more.
 func (e *Engine) Freeze(ctx context.Context, id int) error {
-	if err := e.Cgroups.Freeze(ctx, id); err != nil {
-		return fmt.Errorf("freeze container %d: %w", id, err)
+	for try := 1; ; try++ {
+		if err := e.Cgroups.Freeze(ctx, id); err != nil {
+			return fmt.Errorf("freeze container %d: %w", id, err)
+		}
+		if try == freezeTries || !e.connecting(id) {
+			break // what is still in the way then, the dump will name
+		}
+		if err := e.Cgroups.Thaw(ctx, id); err != nil {
+			return fmt.Errorf("freeze container %d at a better moment: %w", id, err)
+		}
+		time.Sleep(time.Duration(try) * acceptTime)
 	}
 	if err := e.Network.Close(id); err != nil {
 		return fmt.Errorf("close the port of container %d: %w", id, err)
 	}
 	return nil
+}
+
+// connecting says whether the container was met while a connection inside was being made.
+func (e *Engine) connecting(id int) bool {
+	pids, err := e.Cgroups.PIDs(id)
+	if err != nil || len(pids) == 0 {
+		return false
+	}
+	waits, err := e.Checkpoints.Connecting(pids[0])
+	return err == nil && waits
 }
 
 // Hold keeps the frames that come for a frozen container from now on.

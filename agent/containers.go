@@ -233,14 +233,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 		return nil, err
 	}
 	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Labels: req.Labels}
-	limits := old.Limits
-	for to, v := range map[*int64]*int64{
-		&limits.RAM: req.RAM, &limits.Swap: req.Swap, &limits.MilliCPU: req.MilliCPU, &limits.CPUUnits: req.CPUUnits, &limits.Disk: req.Disk,
-	} {
-		if v != nil {
-			*to = *v
-		}
-	}
+	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits
 	}

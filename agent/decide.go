@@ -15,7 +15,8 @@ type acted struct {
 	Boot       string         `json:"boot"` // the kernel's boot id: a record of another boot says nothing
 	Generation uint64         `json:"generation"`
 	Epoch      uint64         `json:"epoch"`
-	Limits     cluster.Limits `json:"limits"`            // that the kernel enforces
+	Limits     cluster.Limits `json:"limits"` // that the kernel enforces
+	Guarantee  int64          `json:"guarantee,omitempty"`
 	Refused    string         `json:"refused,omitempty"` // why the kernel refused Limits
 	Failed     string         `json:"failed,omitempty"`  // why it does not run, in this epoch
 }
@@ -101,7 +102,7 @@ func keepRunning(c *cluster.Container, l local) action {
 		return action{Do: doAdopt}
 	case l.Acted.Epoch != c.Epoch: // restart
 		return action{Do: doStop}
-	case l.Acted.Limits != c.Limits:
+	case l.Acted.Limits != c.Limits || l.Acted.Guarantee != c.Rules.Guarantee:
 		return action{Do: doUpdate}
 	case c.State == cluster.Running: // the detail says what happened to it on the way here
 		return action{Do: doNothing}

@@ -113,7 +113,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, f
 	r.mu.Lock()
 	delete(r.kills, c.ID) // of an earlier run
 	r.mu.Unlock()
-	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits}
+	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits, Guarantee: now.Rules.Guarantee}
 	began := time.Now()
 	if err := r.makeReal(ctx, now); err != nil {
 		if ctx.Err() != nil {
@@ -216,7 +216,7 @@ func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
 
 // update brings changed limits to the kernel. A refusal is noted, for whoever waits for the change.
 func (r *reconciler) update(c *cluster.Container, a acted) error {
-	a.Limits, a.Refused = c.Limits, ""
+	a.Limits, a.Guarantee, a.Refused = c.Limits, c.Rules.Guarantee, ""
 	if err := r.m.deps.Engine.Update(c.ID, limitsOf(c)); err != nil {
 		a.Refused = refusalOf(c, err)
 		r.m.log.Warn("the kernel refused a container's new limits", "container", c.ID, "error", err)
@@ -228,6 +228,9 @@ func (r *reconciler) update(c *cluster.Container, a acted) error {
 func refusalOf(c *cluster.Container, err error) string {
 	if errors.Is(err, unix.EBUSY) { // of the files that limit memory
 		return fmt.Sprintf("%s uses more than %s now", c.Name, cluster.Bytes(c.Limits.RAM))
+	}
+	if why := runtime.Unable(""); errors.As(err, &why) {
+		return string(why)
 	}
 	return "the kernel refuses the limits: " + err.Error()
 }
@@ -267,7 +270,17 @@ func (r *reconciler) drop(ctx context.Context, id int) error {
 }
 
 func limitsOf(c *cluster.Container) runtime.Limits {
-	return runtime.Limits{RAM: c.Limits.RAM, Swap: c.Limits.Swap, MilliCPU: c.Limits.MilliCPU, CPUUnits: c.Limits.CPUUnits}
+	l := c.Limits
+	mask := l.CPUMask
+	if mask == cluster.AllCPUs {
+		mask = ""
+	}
+	return runtime.Limits{
+		RAM: l.RAM, Swap: l.Swap, Guarantee: c.Rules.Guarantee, SoftRAM: l.SoftRAM,
+		MilliCPU: l.MilliCPU, CPUUnits: l.CPUUnits, CPUCount: l.VisibleCPUs(), CPUMask: mask, NUMANodes: l.NUMANodes,
+		PIDs: l.PIDs, IOWeight: l.IOWeight, ReadRate: l.ReadRate, WriteRate: l.WriteRate, ReadIOPS: l.ReadIOPS, WriteIOPS: l.WriteIOPS,
+		Net: runtime.Rates{In: int64(l.NetIn) / 8, Out: int64(l.NetOut) / 8},
+	}
 }
 
 // Spec returns what this host must know to make a container real, from the replicated state alone.
@@ -289,6 +302,7 @@ func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
 		ID: c.ID, Generation: c.Generation, Name: c.Name, Hostname: c.Hostname, Template: c.Digest, Init: t.Init, Systemd: t.Systemd,
 		UIDBase: c.UIDBase, Limits: limitsOf(c), NIC: runtime.NIC{Name: "eth0", MAC: c.MAC}, DNS: m.nameServers(),
 	}
+	spec.NIC.Rates = spec.Limits.Net
 	if m.deps.Resolver != nil {
 		spec.Search = DNSDomain
 	}

@@ -6,13 +6,6 @@ import (
 	"strings"
 )
 
-// Bounds of what a container may ask for.
-const (
-	MinRAM      = 4 << 20 // bytes; less does not even hold an init
-	MinCPUUnits = 2
-	MaxCPUUnits = 262144
-)
-
 // CheckName says whether a name can be that of a host, container or template: it is used in DNS, paths and
 // certificates. What it returns is ErrInvalid.
 func CheckName(what, name string) error {
@@ -36,25 +29,6 @@ func checkHostname(name string) error {
 	if err := CheckName("host name", strings.ToLower(name)); err != nil {
 		return Refuse(ErrInvalid,
 			"%q is no host name; use at most 63 letters, digits, '-' and '.', with a letter or digit at both ends", name)
-	}
-	return nil
-}
-
-// Check says whether the limits make sense by themselves; what it returns is ErrInvalid.
-func (l Limits) Check() error {
-	switch {
-	case l.RAM < MinRAM:
-		return Refuse(ErrInvalid, "%s of memory is too little for a container; give it at least %s", Bytes(l.RAM), Bytes(MinRAM))
-	case l.Swap < 0:
-		return Refuse(ErrInvalid, "swap cannot be negative; use 0 for no swap limit")
-	case l.MilliCPU < 0:
-		return Refuse(ErrInvalid, "the number of cpus cannot be negative; use 0 for no cpu limit")
-	case l.Disk < 0:
-		return Refuse(ErrInvalid, "the disk size cannot be negative; use 0 for no disk limit")
-	case l.Network < 0:
-		return Refuse(ErrInvalid, "the network's share cannot be negative; use 0 to reserve none")
-	case l.CPUUnits < MinCPUUnits || l.CPUUnits > MaxCPUUnits:
-		return Refuse(ErrInvalid, "cpu units must lie between %d and %d, 1024 is normal", MinCPUUnits, MaxCPUUnits)
 	}
 	return nil
 }
@@ -107,6 +81,9 @@ func (r *Rules) Check() error {
 func checkRules(r *Rules, l Limits) error {
 	if err := r.Check(); err != nil {
 		return err
+	}
+	if l.SoftRAM > 0 && r.Guarantee > l.SoftRAM {
+		return Refuse(ErrInvalid, "memory above the soft limit of %s is taken back, so %s cannot be guaranteed", Bytes(l.SoftRAM), Bytes(r.Guarantee))
 	}
 	if r.Guarantee > l.RAM {
 		return Refuse(ErrInvalid, "%s of guaranteed memory is more than the container may use (%s)", Bytes(r.Guarantee), Bytes(l.RAM))

@@ -64,21 +64,6 @@ const (
 	WantDestroyed Desired = "destroyed"
 )
 
-// Limits bound what a container may use. Zero means no limit, except CPUUnits (1024 by default) and RAM (must be set).
-type Limits struct {
-	RAM      int64   `json:"ram"`               // bytes
-	Swap     int64   `json:"swap"`              // bytes beyond RAM
-	MilliCPU int64   `json:"milli_cpu"`         // thousandths of a core
-	CPUUnits int64   `json:"cpu_units"`         // weight against the others, 1024 is normal
-	Disk     int64   `json:"disk"`              // bytes of the private layer that are reserved on the host
-	Network  BitRate `json:"network,omitempty"` // bits per second that are reserved on the host
-}
-
-// Resources is what a container with these limits reserves on a host, its rules aside.
-func (l Limits) Resources() Resources {
-	return Resources{MilliCPU: l.MilliCPU, RAM: l.RAM, Disk: l.Disk, Network: l.Network, Containers: 1}
-}
-
 // Need is what the container reserves on a host.
 func (c *Container) Need() Resources {
 	need := c.Limits.Resources()

@@ -21,6 +21,11 @@ var (
 	ErrBroken     = errors.New("a checkpoint that was cut off has ended or broken a process of the container")
 )
 
+// Unable says in a sentence what this host cannot do that another one might.
+type Unable string
+
+func (u Unable) Error() string { return string(u) }
+
 // UIDs is how many host uids and gids each container's user namespace spans.
 const UIDs = 65536
 
@@ -29,10 +34,22 @@ const GhostLimit = 64 << 20
 
 // Limits bound one container. Zero means no limit, except CPUUnits (zero is taken as 1024).
 type Limits struct {
-	RAM      int64 // bytes
-	Swap     int64 // bytes beyond RAM
-	MilliCPU int64 // thousandths of a core
-	CPUUnits int64 // weight, 1024 is normal
+	RAM       int64  // bytes
+	Swap      int64  // bytes beyond RAM
+	Guarantee int64  // bytes of RAM that are not taken back for others
+	SoftRAM   int64  // bytes of RAM above which memory is taken back
+	MilliCPU  int64  // thousandths of a core
+	CPUUnits  int64  // weight, 1024 is normal
+	CPUCount  int64  // so many of the CPUs, chosen by the host; only without CPUMask
+	CPUMask   string // only these CPUs, a list as "0-3,8"
+	NUMANodes string // memory, and without CPUMask CPUs, of these nodes only; a list
+	PIDs      int64  // processes and threads
+	IOWeight  int64  // 1 to 1000, 100 is normal
+	ReadRate  int64  // bytes per second from the disk of the private layer
+	WriteRate int64
+	ReadIOPS  int64 // operations per second
+	WriteIOPS int64
+	Net       Rates
 }
 
 // NIC is a container's network card.
@@ -41,6 +58,18 @@ type NIC struct {
 	MAC       string
 	Addresses []netip.Prefix
 	Gateway   netip.Addr // default route; the zero Addr means none
+	Rates     Rates
+}
+
+// Rates bound what goes through a NIC, in bytes per second; zero is no limit.
+type Rates struct{ In, Out int64 } // to the container, from it
+
+// Traffic is what went through a NIC since it was plugged in, in bytes: with addresses of the pool, and with others.
+type Traffic struct {
+	SentLocal       int64 `json:"sent_local"`
+	SentOutside     int64 `json:"sent_outside"`
+	ReceivedLocal   int64 `json:"received_local"`
+	ReceivedOutside int64 `json:"received_outside"`
 }
 
 // Spec is everything a host must know to make one container real.
@@ -118,6 +147,10 @@ type Network interface {
 	Replay(id int, nic NIC, frames [][]byte) error
 	// Ready says in a sentence why a NIC could not be plugged in here, or who else has its address; "" when it could.
 	Ready(ctx context.Context, nic NIC) (string, error)
+	// Shape changes the rates of a NIC that is plugged in, both or none, and returns the old ones. Without a NIC it does nothing.
+	Shape(id int, r Rates) (old Rates, err error)
+	// Traffic says what went through the NIC.
+	Traffic(id int) (Traffic, error)
 	// Unplug removes the NIC (idempotent).
 	Unplug(id int) error
 }

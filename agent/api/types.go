@@ -176,18 +176,6 @@ type CreateRequest struct {
 	Start    bool              `json:"start"`
 }
 
-// SetRequest changes a container; nil fields stay as they are. All or nothing.
-type SetRequest struct {
-	RAM      *int64            `json:"ram,omitempty"`
-	Swap     *int64            `json:"swap,omitempty"`
-	MilliCPU *int64            `json:"milli_cpu,omitempty"`
-	CPUUnits *int64            `json:"cpu_units,omitempty"`
-	Disk     *int64            `json:"disk,omitempty"`
-	Hostname *string           `json:"hostname,omitempty"`
-	Name     *string           `json:"name,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
-}
-
 // ActionRequest goes with start, stop, restart and destroy.
 type ActionRequest struct {
 	Wait  time.Duration `json:"wait"`  // how long to wait for the outcome, 0: the default of 60 s

@@ -157,7 +157,7 @@ func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine
 	if err != nil {
 		return nil, err
 	}
-	cgroups, err := cgroup.New(cgroup.Config{Parent: cfg.Runtime.CgroupParent})
+	cgroups, err := cgroup.New(cgroup.Config{Parent: cfg.Runtime.CgroupParent, Disk: cfg.DataDir})
 	if err != nil {
 		return nil, err
 	}

@@ -13,19 +13,14 @@ import (
 )
 
 func createFlags() []cli.Flag {
-	return []cli.Flag{
+	return append(cliLimits(true),
 		&cli.StringFlag{Name: "template", Usage: "start from template `NAME`; needed if there is more than one"},
-		&cli.StringFlag{Name: "ram", Value: "512M", Usage: "memory, `SIZE` as 512M or 2G"},
-		&cli.StringFlag{Name: "swap", Value: "0", Usage: "swap beyond the memory, `SIZE`"},
-		&cli.StringFlag{Name: "cpus", Value: "1", Usage: "`CORES`, fractions too; 0: no limit, and none reserved"},
-		&cli.Int64Flag{Name: "cpuunits", Value: 1024, Usage: "`WEIGHT` against other containers"},
-		&cli.StringFlag{Name: "disk", Value: "2G", Usage: "`SIZE` reserved for the private layer"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
 		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDR` of the pool, auto or none"},
 		&cli.StringFlag{Name: "host", Usage: "put it on `HOST` (the endpoint is -H here); default: the leader chooses"},
 		&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster; default: ct<CTID>"},
-	}
+	)
 }
 
 func createCommand(e *env) *cli.Command {
@@ -140,25 +135,6 @@ func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.Cre
 		r.Template, err = onlyTemplate(ctx, c, cl)
 	}
 	return r, err
-}
-
-func limits(c *cli.Context) (l cluster.Limits, err error) {
-	if l.RAM, err = flagValue(c, "ram", parseAmount); err != nil {
-		return l, err
-	}
-	if l.Swap, err = flagValue(c, "swap", parseAmount); err != nil {
-		return l, err
-	}
-	if l.Disk, err = flagValue(c, "disk", parseAmount); err != nil {
-		return l, err
-	}
-	if l.MilliCPU, err = flagValue(c, "cpus", parseCPUs); err != nil {
-		return l, err
-	}
-	if l.CPUUnits = c.Int64("cpuunits"); l.CPUUnits <= 0 {
-		return l, usagef(c, "cpuunits: %d is not a weight, 1024 is normal", l.CPUUnits)
-	}
-	return l, nil
 }
 
 // onlyTemplate returns the cluster's template when there is exactly one.

@@ -12,7 +12,7 @@ import (
 
 func TestCreate(t *testing.T) {
 	f := newFake(t, map[string]any{api.RouteCreate: web(), api.RouteTemplates: []cluster.Template{{Name: "only"}}})
-	base := api.CreateRequest{Template: "only", IP: "auto", Limits: cluster.Limits{RAM: 512 << 20, MilliCPU: 1000, CPUUnits: 1024, Disk: 2 << 30}}
+	base := api.CreateRequest{Template: "only", IP: "auto", Limits: cluster.Limits{RAM: 512 << 20, MilliCPU: 1000, CPUUnits: 1024, Disk: 2 << 30, PIDs: 4096}}
 	for args, change := range map[string]func(*api.CreateRequest){
 		"create":                              func(*api.CreateRequest) {},
 		"create 105":                          func(r *api.CreateRequest) { r.ID = 105 },
@@ -26,7 +26,16 @@ func TestCreate(t *testing.T) {
 		"create --ip none --host host3":       func(r *api.CreateRequest) { r.IP, r.Host = "none", "host3" },
 		"create --label a=b,c --label d=":     func(r *api.CreateRequest) { r.Labels = map[string]string{"a": "b,c", "d": ""} },
 		"create --hostname h --ip 10.77.0.99": func(r *api.CreateRequest) { r.Hostname, r.IP = "h", "10.77.0.99" },
-		"run web":                             func(r *api.CreateRequest) { r.Name, r.Start = "web", true },
+		"create --cpu-mask 0-3 --numa 0 --pids 0": func(r *api.CreateRequest) {
+			r.Limits.CPUMask, r.Limits.NUMANodes, r.Limits.PIDs = "0-3", "0", 0
+		},
+		"create --net-in 100mbit --net-out 1M/s --ram-soft 400M": func(r *api.CreateRequest) {
+			r.Limits.NetIn, r.Limits.NetOut, r.Limits.SoftRAM = 100_000_000, 8<<20, 400<<20
+		},
+		"create --io-weight 300 --read-rate 10M --write-rate 5M --read-iops 100 --write-iops 50": func(r *api.CreateRequest) {
+			r.Limits.IOWeight, r.Limits.ReadRate, r.Limits.WriteRate, r.Limits.ReadIOPS, r.Limits.WriteIOPS = 300, 10<<20, 5<<20, 100, 50
+		},
+		"run web": func(r *api.CreateRequest) { r.Name, r.Start = "web", true },
 	} {
 		want := base
 		change(&want)

@@ -224,6 +224,8 @@ last move   host1 -> host2, live, blackout 143 ms, total 2100 ms, 3M
 		"set web --name db --hostname h":      `{"hostname":"h","name":"db"}`,
 		"set web --label a=b --label c=":      `{"labels":{"a":"b","c":""}}`,
 		"set --cpuunits 5 web --disk 1G":      `{"cpu_units":5,"disk":1073741824}`,
+		"set web --cpu-mask none --pids 50":   `{"cpu_mask":"","pids":50}`,
+		"set web --net-in 0 --cpu-count 2":    `{"cpu_count":2,"net_in":0}`,
 		"set web -H unix://SOCKET --ram 512K": `{"ram":524288}`,
 	} {
 		args = strings.ReplaceAll(args, "SOCKET", f.socket)

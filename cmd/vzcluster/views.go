@@ -179,7 +179,6 @@ func resultView(r cluster.MoveResult) view {
 func hadBlackout(r cluster.MoveResult) bool { return r.BlackoutMS > 0 }
 
 func containerRecord(c api.Container) view {
-	l := c.Limits
 	last := ""
 	if m := c.LastMove; m != nil {
 		last = fmt.Sprintf("%s -> %s, %s, blackout %s, total %s, %s", m.From, m.To, m.Mode, ms(m.BlackoutMS), ms(m.TotalMS), cluster.Bytes(m.Bytes))
@@ -191,12 +190,13 @@ func containerRecord(c api.Container) view {
 	if c.Restarted > 0 {
 		restarted = strconv.Itoa(c.Restarted)
 	}
-	return view{names: []string{c.Name}, text: record(
+	return view{names: []string{c.Name}, text: record(slices.Concat([]string{
 		"id", strconv.Itoa(c.ID), "name", c.Name, "host", c.Host, "state", containerState(c), "wanted", string(c.Desired), "detail", c.Detail,
 		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname,
 		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
-		"ram", size(l.RAM), "swap", cluster.Bytes(l.Swap), "cpus", cores(l.MilliCPU), "cpu units", strconv.FormatInt(l.CPUUnits, 10), "disk", size(l.Disk),
-		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "movable", obstacles(c), "last move", last)}
+	}, limitPairs(c.Limits), []string{
+		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "movable", obstacles(c), "last move", last,
+	})...)}
 }
 
 func labels(m map[string]string) string {

@@ -23,12 +23,14 @@ import (
 type Config struct {
 	Parent string // name of the cgroup above all containers; empty: "vz"
 	Root   string // where the hierarchies are mounted; empty: /sys/fs/cgroup
+	Disk   string // folder of the private layers: I/O is limited on the disk below it; empty: it cannot be limited
 }
 
 // Manager implements runtime.Cgroups. Its methods may be called concurrently for different containers.
 type Manager struct {
 	tree   Tree
 	parent string
+	disk   string
 	control
 }
 
@@ -36,10 +38,12 @@ var _ runtime.Cgroups = (*Manager)(nil)
 
 // control is what differs between v1 and v2. Paths are cgroup paths.
 type control interface {
-	// apply sets the limits; when it fails some may have been set.
-	apply(path string, l runtime.Limits) error
-	// limitFiles are the files that apply writes.
-	limitFiles(path string) []string
+	// prepare makes the limit files of a cgroup appear.
+	prepare(path string) error
+	// settings translates limits, in the order in which they must be set.
+	settings(path string, l runtime.Limits, on machine) ([]setting, error)
+	// settled is called when the limits of a cgroup were changed.
+	settled(path string) error
 	usage(path string) (runtime.Usage, error)
 	// setFrozen asks for the state.
 	setFrozen(path string, on bool) error
@@ -56,7 +60,7 @@ func New(c Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{tree: tree, parent: c.Parent}
+	m := &Manager{tree: tree, parent: c.Parent, disk: c.Disk}
 	if tree.v2 {
 		m.control, err = newV2(tree.root)
 	} else {
@@ -84,10 +88,7 @@ func (m *Manager) Create(id int, l runtime.Limits, uid uint32) (err error) {
 	if err := m.tree.Make(path); err != nil {
 		return err
 	}
-	if err := check(l); err != nil {
-		return err
-	}
-	if err := m.apply(path, l); err != nil {
+	if err := m.limit(id, l); err != nil {
 		return fmt.Errorf("cannot set the limits of cgroup %s: %w", path, err)
 	}
 	return m.Delegate(id, uid)
@@ -99,55 +100,45 @@ func (m *Manager) Update(id int, l runtime.Limits) error {
 	if !m.tree.Exists(path) {
 		return fmt.Errorf("cgroup %s: %w", path, runtime.ErrNotFound)
 	}
+	if err := m.limit(id, l); err != nil {
+		return fmt.Errorf("cannot change the limits of cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+func (m *Manager) limit(id int, l runtime.Limits) error {
+	path := m.Path(id)
 	if err := check(l); err != nil {
 		return err
 	}
-	before := save(m.limitFiles(path))
-	if err := m.apply(path, l); err != nil {
-		return errors.Join(fmt.Errorf("cannot change the limits of cgroup %s: %w", path, err), before.restore())
+	on, err := m.machine(id, l)
+	if err != nil {
+		return err
 	}
-	return nil
+	if err := m.prepare(path); err != nil {
+		return err
+	}
+	ss, err := m.settings(path, l, on)
+	if err != nil {
+		return err
+	}
+	if err := change(ss); err != nil {
+		return err
+	}
+	return m.settled(path)
 }
 
 // check refuses what the kernel would read as something else.
 func check(l runtime.Limits) error {
-	if l.RAM < 0 || l.Swap < 0 || l.MilliCPU < 0 || l.CPUUnits < 0 {
-		return fmt.Errorf("a limit is negative: %+v", l)
+	for _, n := range []int64{
+		l.RAM, l.Swap, l.Guarantee, l.SoftRAM, l.MilliCPU, l.CPUUnits, l.CPUCount, l.PIDs,
+		l.IOWeight, l.ReadRate, l.WriteRate, l.ReadIOPS, l.WriteIOPS,
+	} {
+		if n < 0 {
+			return fmt.Errorf("a limit is negative: %+v", l)
+		}
 	}
 	return nil
-}
-
-// saved holds the contents of limit files.
-type saved []savedFile
-
-type savedFile struct {
-	name string
-	data []byte
-}
-
-func save(files []string) saved {
-	var s saved
-	for _, name := range files {
-		if b, err := os.ReadFile(name); err == nil {
-			s = append(s, savedFile{name, b})
-		}
-	}
-	return s
-}
-
-// restore writes everything back. Memory and memory+swap bound each other, so that one order may be refused where the
-// second round succeeds.
-func (s saved) restore() error {
-	var errs []error
-	for range 2 {
-		errs = errs[:0]
-		for _, f := range s {
-			if err := os.WriteFile(f.name, f.data, 0); err != nil {
-				errs = append(errs, fmt.Errorf("cannot put a limit back: %w", err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // delegated are the files of a cgroup that its manager inside may write. Those that set limits are not among them.

@@ -294,9 +294,15 @@ func TestDelegate(t *testing.T) {
 // limitsOf reads the limit files by base name.
 func limitsOf(t *testing.T, m *Manager) map[string]string {
 	t.Helper()
+	ss, err := m.settings(m.Path(ct), runtime.Limits{}, machine{disk: "8:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := map[string]string{}
-	for _, f := range save(m.limitFiles(m.Path(ct))) {
-		got[filepath.Base(f.name)] = strings.TrimSpace(string(f.data))
+	for _, s := range ss {
+		if v, err := s.now(); err == nil {
+			got[filepath.Base(s.file)] = v
+		}
 	}
 	return got
 }
@@ -410,14 +416,23 @@ func TestLimitsV2(t *testing.T) {
 }
 
 func TestLimitsNeedControllers(t *testing.T) {
-	c := v2{root: t.TempDir()}
-	for _, l := range []runtime.Limits{{RAM: 1 << 20}, {MilliCPU: 100}} {
-		if err := c.apply("/vz/101", l); err == nil {
-			t.Errorf("%+v was taken without controllers", l)
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "vz/101"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := &Manager{tree: Tree{root: root, v2: true, dirs: []string{root}}, parent: "vz", disk: t.TempDir(), control: v2{root: root}}
+	for what, l := range map[string]runtime.Limits{
+		"memory": {RAM: 1 << 20}, "CPU time": {MilliCPU: 100}, "the number of processes": {PIDs: 10},
+		"which CPUs": {CPUMask: "0"}, "guaranteed": {Guarantee: 1 << 20}, "weight": {IOWeight: 10},
+	} {
+		if err := m.Update(ct, l); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%+v without controllers: %v", l, err)
 		}
 	}
-	if err := c.apply("/vz/101", runtime.Limits{}); err != nil {
-		t.Error(err)
+	for _, l := range []runtime.Limits{{}, {CPUCount: 1}} { // how many CPUs it sees is a courtesy
+		if err := m.Update(ct, l); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

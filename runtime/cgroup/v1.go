@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/vzcluster/vzcluster/runtime"
 )
@@ -46,38 +45,79 @@ func (c v1) load(path string) (cgroup1.Cgroup, error) {
 	}))
 }
 
-func (c v1) apply(path string, l runtime.Limits) error {
-	cg, err := c.load(path)
-	if err != nil {
-		return err
-	}
-	ram, both := int64(unlimited), int64(unlimited)
-	if l.RAM > 0 {
-		ram, both = l.RAM, l.RAM+l.Swap
-	}
-	shares, quota, per := uint64(weight(l)), int64(-1), uint64(period)
+func (c v1) prepare(string) error { return nil }
+func (c v1) settled(string) error { return nil }
+
+func (c v1) settings(path string, l runtime.Limits, on machine) ([]setting, error) {
+	at := func(controller, file string) string { return filepath.Join(c.root, controller, path, file) }
+	quota := int64(-1)
 	if l.MilliCPU > 0 {
 		quota = microQuota(l)
 	}
-	// Memory may never exceed memory+swap, so the order of the two depends on the direction; the library's own
-	// ordering confuses the latter with the soft limit.
-	steps := []*specs.LinuxMemory{{Limit: &ram}}
+	ss := append(c.memory(path, l),
+		setting{file: at("cpu", "cpu.shares"), value: number(weight(l))},
+		setting{file: at("cpu", "cpu.cfs_period_us"), value: number(period)},
+		setting{file: at("cpu", "cpu.cfs_quota_us"), value: number(quota)},
+		setting{file: at("pids", "pids.max"), value: orMax(l.PIDs), none: "max"},
+	)
+	cpus, nodes := on.all(c.root, path)
+	if on.cpus != "" {
+		cpus = on.cpus
+	}
+	if on.nodes != "" {
+		nodes = on.nodes
+		ss = append(ss, setting{file: at("cpuset", "cpuset.memory_migrate"), value: "1"})
+	}
+	ss = append(ss,
+		setting{file: at("cpuset", "cpuset.cpus"), value: cpus, none: on.optional(cpus), what: "which CPUs it may use"},
+		setting{file: at("cpuset", "cpuset.mems"), value: nodes, none: nodes, what: "which memory nodes it may use"},
+	)
+	return append(ss, c.io(path, l, on)...), nil
+}
+
+// memory are the limits of memory. Memory may never exceed memory+swap, so the order of the two depends on the
+// direction. The soft limit is what the kernel leaves to a cgroup when memory is short: the guarantee, if there is one.
+func (c v1) memory(path string, l runtime.Limits) []setting {
+	at := func(file string) string { return filepath.Join(c.root, "memory", path, file) }
+	ram, both, soft := int64(unlimited), int64(unlimited), int64(unlimited)
+	if l.RAM > 0 {
+		ram, both = l.RAM, l.RAM+l.Swap
+	}
+	if l.SoftRAM > 0 {
+		soft = l.SoftRAM
+	}
+	if l.Guarantee > 0 {
+		soft = l.Guarantee
+	}
+	ss := []setting{{file: at("memory.limit_in_bytes"), value: number(ram)}}
 	if c.swap {
-		steps = append(steps, &specs.LinuxMemory{Swap: &both})
+		ss = append(ss, setting{file: at("memory.memsw.limit_in_bytes"), value: number(both)})
 	}
-	st, err := cg.Stat(skipAbsent)
-	if err != nil {
-		return err
+	if now, err := readNumber(ss[0].file); err == nil && ram > now {
+		slices.Reverse(ss)
 	}
-	if st.Memory != nil && st.Memory.Usage != nil && uint64(ram) > st.Memory.Usage.Limit {
-		slices.Reverse(steps)
+	return append(ss, setting{file: at("memory.soft_limit_in_bytes"), value: number(soft), none: number(unlimited), what: "memory that is guaranteed"})
+}
+
+// io are the limits of the disk. What a file's own cache writes later counts for nobody on v1.
+func (c v1) io(path string, l runtime.Limits, on machine) []setting {
+	at := func(file string) string { return filepath.Join(c.root, "blkio", path, file) }
+	ss := []setting{{file: at("blkio.bfq.weight"), value: number(ioWeight(l)), none: "100", what: "the weight of its I/O"}}
+	if exists(at("blkio.weight")) {
+		ss[0].file, ss[0].value = at("blkio.weight"), number(max(ioWeight(l), 10))
 	}
-	for _, s := range steps {
-		if err := cg.Update(&specs.LinuxResources{Memory: s}); err != nil {
-			return err
-		}
+	if on.disk == "" {
+		return ss
 	}
-	return cg.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &per}})
+	for _, t := range []struct {
+		of string
+		n  int64
+	}{{"read_bps", l.ReadRate}, {"write_bps", l.WriteRate}, {"read_iops", l.ReadIOPS}, {"write_iops", l.WriteIOPS}} {
+		ss = append(ss, setting{
+			file: at("blkio.throttle." + t.of + "_device"), key: on.disk, value: number(t.n), none: "0", what: "its I/O",
+		})
+	}
+	return ss
 }
 
 // skipAbsent lets a stat pass over what the kernel does not account: kernels without kmem or swap lack files.
@@ -98,14 +138,6 @@ func weight(l runtime.Limits) int64 {
 
 // microQuota is the CPU time per period in microseconds; the kernel refuses less than 1 ms.
 func microQuota(l runtime.Limits) int64 { return max(l.MilliCPU*period/1000, 1000) }
-
-func (c v1) limitFiles(path string) []string {
-	mem, cpu := filepath.Join(c.root, "memory", path), filepath.Join(c.root, "cpu", path)
-	return []string{
-		filepath.Join(mem, "memory.limit_in_bytes"), filepath.Join(mem, "memory.memsw.limit_in_bytes"),
-		filepath.Join(cpu, "cpu.shares"), filepath.Join(cpu, "cpu.cfs_period_us"), filepath.Join(cpu, "cpu.cfs_quota_us"),
-	}
-}
 
 func (c v1) usage(path string) (runtime.Usage, error) {
 	cg, err := c.load(path)

@@ -2,13 +2,13 @@ package cgroup
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 
@@ -35,12 +35,8 @@ func newV2(root string) (v2, error) {
 
 func (c v2) has(controller string) bool { return slices.Contains(c.controllers, controller) }
 
-// apply also switches the controllers on that the container's own systemd may want to use.
-func (c v2) apply(path string, l runtime.Limits) error {
-	r, err := c.resources(path, l)
-	if err != nil {
-		return err
-	}
+// prepare switches the controllers on, also for what the container's own systemd may want to use.
+func (c v2) prepare(path string) error {
 	m, err := cgroup2.Load(path, cgroup2.WithMountpoint(c.root))
 	if err != nil {
 		return err
@@ -51,54 +47,83 @@ func (c v2) apply(path string, l runtime.Limits) error {
 			enable = append(enable, name)
 		}
 	}
-	if len(enable) > 0 {
-		if err := m.ToggleControllers(enable, cgroup2.Enable); err != nil {
-			return err
-		}
-		// Only now the files exist, and with them the answer whether swap is accounted.
-		if r, err = c.resources(path, l); err != nil {
-			return err
-		}
+	if len(enable) == 0 {
+		return nil
 	}
-	return m.Update(r)
+	return m.ToggleControllers(enable, cgroup2.Enable)
 }
 
-// resources translates limits. A limit that is asked for and cannot be set is an error.
-func (c v2) resources(path string, l runtime.Limits) (*cgroup2.Resources, error) {
-	r := &cgroup2.Resources{}
-	switch {
-	case c.has("memory"):
-		ram, swap := int64(unlimited), int64(unlimited)
-		if l.RAM > 0 {
-			ram, swap = l.RAM, l.Swap
-		}
-		r.Memory = &cgroup2.Memory{Max: &ram}
-		if exists(filepath.Join(c.root, path, "memory.swap.max")) {
-			r.Memory.Swap = &swap
-		}
-	case l.RAM > 0:
-		return nil, errors.New("memory cannot be limited: the memory controller is not available; enable it in cgroup.subtree_control above")
+func (c v2) settings(path string, l runtime.Limits, on machine) ([]setting, error) {
+	at := func(file string) string { return filepath.Join(c.root, path, file) }
+	swap, quota := "max", "max"
+	if l.RAM > 0 {
+		swap = number(l.Swap)
 	}
-	switch {
-	case c.has("cpu"):
-		w := cgroup2.ConvertCPUSharesToCgroupV2Value(uint64(weight(l)))
-		r.CPU = &cgroup2.CPU{Weight: &w, Max: cgroup2.NewCPUMax(nil, nil)}
-		if l.MilliCPU > 0 {
-			q := microQuota(l)
-			r.CPU.Max = cgroup2.NewCPUMax(&q, nil)
-		}
-	case l.MilliCPU > 0:
-		return nil, errors.New("CPU time cannot be limited: the cpu controller is not available; enable it in cgroup.subtree_control above")
+	if l.MilliCPU > 0 {
+		quota = number(microQuota(l))
 	}
-	return r, nil
+	if err := c.makeRoom(path, l.RAM); err != nil {
+		return nil, err
+	}
+	shares := number(int64(cgroup2.ConvertCPUSharesToCgroupV2Value(uint64(weight(l)))))
+	ss := []setting{
+		{file: at("memory.max"), value: orMax(l.RAM), none: "max", what: "memory"},
+		{file: at("memory.swap.max"), value: swap, none: swap},
+		{file: at("memory.min"), value: number(l.Guarantee), none: "0", what: "memory that is guaranteed"},
+		{file: at("memory.high"), value: orMax(l.SoftRAM), none: "max", what: "memory"},
+		{file: at("cpu.weight"), value: shares, none: shares},
+		{file: at("cpu.max"), value: quota + " " + number(period), none: "max " + number(period), what: "CPU time"},
+		{file: at("cpuset.cpus"), value: on.cpus, none: on.optional(on.cpus), what: "which CPUs it may use"},
+		{file: at("cpuset.mems"), value: on.nodes, none: "", what: "which memory nodes it may use"},
+		{file: at("pids.max"), value: orMax(l.PIDs), none: "max", what: "the number of processes"},
+	}
+	weight := setting{file: at("io.weight"), key: "default", value: number(ioWeight(l)), none: "100", what: "the weight of its I/O"}
+	if bfq := at("io.bfq.weight"); exists(bfq) && !exists(weight.file) {
+		weight.file = bfq
+	}
+	ss = append(ss, weight)
+	if on.disk != "" {
+		ss = append(ss, setting{
+			file: at("io.max"), key: on.disk, none: "rbps=max wbps=max riops=max wiops=max", what: "its I/O",
+			value: fmt.Sprintf("rbps=%s wbps=%s riops=%s wiops=%s", orMax(l.ReadRate), orMax(l.WriteRate), orMax(l.ReadIOPS), orMax(l.WriteIOPS)),
+		})
+	}
+	return ss, nil
 }
 
-func (c v2) limitFiles(path string) []string {
-	var fs []string
-	for _, name := range []string{"memory.max", "memory.swap.max", "cpu.weight", "cpu.max"} {
-		fs = append(fs, filepath.Join(c.root, path, name))
+// makeRoom refuses a limit below what cannot be taken back, as v1 does: v2 would kill processes.
+func (c v2) makeRoom(path string, ram int64) error {
+	usage := filepath.Join(c.root, path, "memory.current")
+	now, err := readNumber(usage)
+	if err != nil || ram == 0 || now <= ram {
+		return nil
 	}
-	return fs
+	// It takes back what it can and fails if that is less.
+	_ = os.WriteFile(filepath.Join(c.root, path, "memory.reclaim"), []byte(number(now-ram)), 0)
+	if now, err = readNumber(usage); err == nil && now > ram {
+		return fmt.Errorf("%d bytes of memory are in use: %w", now, syscall.EBUSY)
+	}
+	return nil
+}
+
+// settled makes the cgroup above guarantee what those below it do together: less would be shared out among them.
+func (c v2) settled(path string) error {
+	above := filepath.Dir(filepath.Join(c.root, path))
+	total := filepath.Join(above, "memory.min")
+	if !exists(total) {
+		return nil
+	}
+	entries, err := os.ReadDir(above)
+	if err != nil {
+		return err
+	}
+	var sum int64
+	for _, e := range entries {
+		if n, err := readNumber(filepath.Join(above, e.Name(), "memory.min")); err == nil {
+			sum += n
+		}
+	}
+	return os.WriteFile(total, []byte(number(sum)), 0)
 }
 
 func (c v2) usage(path string) (runtime.Usage, error) {

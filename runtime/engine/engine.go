@@ -247,7 +247,15 @@ func (e *Engine) Update(id int, l runtime.Limits) error {
 	if st, err := e.OCI.Status(id); err != nil || !st.Running {
 		return err
 	}
-	return e.Cgroups.Update(id, l)
+	old, err := e.Network.Shape(id, l.Net)
+	if err != nil {
+		return err
+	}
+	if err := e.Cgroups.Update(id, l); err != nil {
+		_, undo := e.Network.Shape(id, old)
+		return errors.Join(err, undo)
+	}
+	return nil
 }
 
 // Exec runs a command inside and returns its exit code.

@@ -122,7 +122,7 @@ func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec, images stri
 		return err
 	}
 	limits := s.Limits
-	limits.MilliCPU = 0 // restoring many processes must not wait for the CPU time of their own container; Resume sets it
+	limits.MilliCPU, limits.CPUCount = 0, 0 // restoring many processes must not wait for the CPU time of their own container; Resume sets it
 	if err := e.Cgroups.Create(s.ID, limits, s.UIDBase); err != nil {
 		return err
 	}

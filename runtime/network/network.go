@@ -82,7 +82,7 @@ func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
 			_ = n.Unplug(id)
 		}
 	}()
-	if err := guard(id, mac, nic.Addresses); err != nil {
+	if err := errors.Join(guard(id, mac, nic.Addresses), count(id, nic.Rates.Out, n.conf.Pool)); err != nil {
 		return err
 	}
 	bridge, err := netlink.LinkByName(n.conf.Bridge)
@@ -97,6 +97,11 @@ func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("cannot make the NIC: %w", err)
+	}
+	if nic.Rates.In > 0 {
+		if err := limitIn(veth, nic.Rates.In); err != nil {
+			return fmt.Errorf("cannot limit what it receives: %w", err)
+		}
 	}
 	if err := InNamespace(pid, func() error { return configure(nic) }); err != nil {
 		return err
@@ -174,7 +179,7 @@ func (n *Network) Unplug(id int) error {
 			return fmt.Errorf("cannot unplug container %d: %w", id, err)
 		}
 	}
-	return unguard(id)
+	return errors.Join(unguard(id), uncount(id))
 }
 
 // insideName is the NIC's name in the container.

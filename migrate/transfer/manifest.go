@@ -48,6 +48,13 @@ func (m *meta) doubtful() *meta {
 	return &d
 }
 
+// at is the same path with another ctime.
+func (m *meta) at(ctime int64) *meta {
+	d := *m
+	d.ctime = ctime
+	return &d
+}
+
 func (m *meta) is(kind uint32) bool { return m.mode&unix.S_IFMT == kind }
 
 func (m *meta) same(o *meta) bool {

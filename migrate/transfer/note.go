@@ -136,6 +136,9 @@ func (m *Manifest) Adopt(ctx context.Context, root string) (bool, error) {
 func (m *Manifest) fits(found map[string]*meta) bool {
 	for p, old := range m.files {
 		now := found[p]
+		if p == "." && now != nil {
+			now = now.at(old.ctime) // mounting an overlay writes its notes there
+		}
 		if old.ctime != doubtful && (now == nil || !old.same(now)) {
 			return false
 		}

@@ -50,6 +50,8 @@ func TestReturn(t *testing.T) {
 	must(t, os.Remove(filepath.Join(there, "links/b")))
 	write(t, filepath.Join(there, "new/file"), "new")
 
+	waitTick(t, here)
+	must(t, unix.Setxattr(here, origin, []byte("of a mount"), 0)) // as a mount does
 	untouched, err := sent.Adopt(context.Background(), here)
 	must(t, err)
 	if !untouched {

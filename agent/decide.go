@@ -1,12 +1,17 @@
 package agent
 
-import "github.com/vzcluster/vzcluster/cluster"
+import (
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
 
 // local is what this host knows of a container by itself.
 type local struct {
 	Running bool // by the kernel
 	Trace   bool // anything of it is here: processes, cgroup, layer
 	Moving  bool // a migration that this host takes part in is under way
+	Task    bool // a local operation is to be carried out on it
+	Memory  runtime.Suspension
 	Acted   acted
 }
 
@@ -43,6 +48,9 @@ const (
 	doUpdate  verb = "update"  // bring new limits to the kernel
 	doReport  verb = "report"  // say what is so
 	doDestroy verb = "destroy" // delete it, then its record
+	doSuspend verb = "suspend" // write its memory to disk and end it
+	doForget  verb = "forget"  // delete the memory of one that is suspended
+	doTask    verb = "task"    // carry a local operation out
 	doDrop    verb = "drop"    // another host's, or nobody's: ask the leader, then delete the copy
 )
 
@@ -66,6 +74,8 @@ func decide(host string, c *cluster.Container, l local) action {
 			return action{Do: doDrop}
 		}
 		return action{Do: doNothing}
+	case l.Task:
+		return action{Do: doTask}
 	case c.Operation != "":
 		return adoptMoved(host, c, l)
 	}
@@ -81,10 +91,27 @@ func decide(host string, c *cluster.Container, l local) action {
 		}
 		return getRunning(c, l)
 	}
-	if l.Running {
+	if c.Desired == cluster.WantSuspended {
+		return getSuspended(c, l)
+	}
+	switch {
+	case l.Running:
 		return action{Do: doStop}
+	case l.Memory != "":
+		return action{Do: doForget}
 	}
 	return report(c, cluster.Stopped, "")
+}
+
+// getSuspended also finds what ended before it could be suspended: that is stopped, and starts from its disk.
+func getSuspended(c *cluster.Container, l local) action {
+	switch {
+	case l.Running:
+		return action{Do: doSuspend}
+	case l.Memory == runtime.Suspended:
+		return report(c, cluster.Suspended, "")
+	}
+	return report(c, cluster.Stopped, "it ended before it could be suspended")
 }
 
 // adoptMoved leaves a migrating container to the migration, and only takes note of what a hand-over brought here, so
@@ -98,6 +125,8 @@ func adoptMoved(host string, c *cluster.Container, l local) action {
 
 func keepRunning(c *cluster.Container, l local) action {
 	switch {
+	case l.Memory != "": // a resume was cut off
+		return action{Do: doStart}
 	case l.Acted.Generation != c.Generation:
 		return action{Do: doAdopt}
 	case l.Acted.Epoch != c.Epoch: // restart
@@ -112,6 +141,8 @@ func keepRunning(c *cluster.Container, l local) action {
 
 func getRunning(c *cluster.Container, l local) action {
 	switch {
+	case l.Memory == runtime.Resuming && l.Acted.Generation == 0:
+		return action{Do: doStart, Detail: "started again from disk: its host went down while it was resumed"}
 	case l.Acted.Generation == 0 && c.State == cluster.Running: // since this host booted nothing was done for it
 		return action{Do: doStart, Detail: "started again from disk: its host went down while it ran"}
 	case !l.Acted.current(c):

@@ -27,6 +27,13 @@ type Engine interface {
 	Stop(ctx context.Context, id int, systemd bool, timeout time.Duration) error
 	// Kill ends every process at once and leaves the rest to Stop.
 	Kill(ctx context.Context, id int) error
+	// Suspend writes the memory of a running container to disk and ends its processes; Start lets it go on. After an error
+	// it runs as before; runtime.ErrBroken: it cannot. Idempotent.
+	Suspend(ctx context.Context, spec runtime.Spec) error
+	// Suspension says whether the memory of a container lies on disk.
+	Suspension(id int) (runtime.Suspension, error)
+	// DropMemory deletes the memory of a container that does not run (idempotent).
+	DropMemory(ctx context.Context, id int) error
 	// Destroy removes everything of a container, running or not (idempotent).
 	Destroy(ctx context.Context, id int) error
 	// Update changes the limits of a running container, all or nothing.

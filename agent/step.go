@@ -51,6 +51,12 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	case doReport:
 		_, err := r.report(ctx, c, a.State, a.Detail)
 		return false, err
+	case doSuspend:
+		return true, r.suspend(ctx, c)
+	case doForget:
+		return true, r.m.deps.Engine.DropMemory(ctx, id)
+	case doTask:
+		return true, r.task(ctx, s, c)
 	case doDestroy:
 		return false, r.destroy(ctx, c)
 	case doDrop:
@@ -64,12 +70,16 @@ func (r *reconciler) look(s *cluster.State, id int) (local, error) {
 	if err != nil {
 		return local{}, fmt.Errorf("it is not known whether container %d runs: %w", id, err)
 	}
+	memory, err := r.m.deps.Engine.Suspension(id)
+	if err != nil {
+		return local{}, err
+	}
 	op := s.ActiveMigration(id)
 	busy := r.m.migrator != nil && r.m.migrator.Busy(id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return local{
-		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id],
+		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Memory: memory, Task: s.ActiveTask(id) != nil,
 		Moving: busy || op != nil && (op.From == r.m.name || op.To == r.m.name),
 	}, nil
 }
@@ -144,7 +154,7 @@ func (r *reconciler) makeReal(ctx context.Context, c *cluster.Container) error {
 	if err != nil {
 		return err
 	}
-	return r.m.deps.Engine.Start(ctx, spec)
+	return r.m.deps.Engine.Start(ctx, spec) // of a suspended one: it goes on
 }
 
 func (r *reconciler) stop(ctx context.Context, s *cluster.State, c *cluster.Container) error {

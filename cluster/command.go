@@ -23,32 +23,36 @@ const Ignorable Kind = 1 << 15
 
 // The kinds of command.
 const (
-	kindInitCluster     Kind = 1
-	kindAddHost         Kind = 2
-	kindUpdateHost      Kind = 3
-	kindSetHostState    Kind = 4
-	kindSetVoter        Kind = 5
-	kindRemoveHost      Kind = 6
-	kindAddToken        Kind = 7
-	kindRevokeToken     Kind = 8
-	kindPutTemplate     Kind = 9
-	kindTemplateOn      Kind = 10
-	kindDropTemplate    Kind = 11
-	kindCreateContainer Kind = 12
-	kindSetDesired      Kind = 13
-	kindSetContainer    Kind = 14
-	kindReportContainer Kind = 15
-	kindRemoveContainer Kind = 16
-	kindBeginMigration  Kind = 17
-	kindCommitMigration Kind = 18
-	kindAbortMigration  Kind = 19
-	kindFinishMigration Kind = 20
-	kindBeginPlan       Kind = 21
-	kindStepPlan        Kind = 22
-	kindEndPlan         Kind = 23
-	kindReportVerdict   Kind = 24 | Ignorable // an older version plans as if nothing was known
-	kindSetPolicy       Kind = 25
-	kindSetHost         Kind = 26
+	kindInitCluster      Kind = 1
+	kindAddHost          Kind = 2
+	kindUpdateHost       Kind = 3
+	kindSetHostState     Kind = 4
+	kindSetVoter         Kind = 5
+	kindRemoveHost       Kind = 6
+	kindAddToken         Kind = 7
+	kindRevokeToken      Kind = 8
+	kindPutTemplate      Kind = 9
+	kindTemplateOn       Kind = 10
+	kindDropTemplate     Kind = 11
+	kindCreateContainer  Kind = 12
+	kindSetDesired       Kind = 13
+	kindSetContainer     Kind = 14
+	kindReportContainer  Kind = 15
+	kindRemoveContainer  Kind = 16
+	kindBeginMigration   Kind = 17
+	kindCommitMigration  Kind = 18
+	kindAbortMigration   Kind = 19
+	kindFinishMigration  Kind = 20
+	kindBeginPlan        Kind = 21
+	kindStepPlan         Kind = 22
+	kindEndPlan          Kind = 23
+	kindReportVerdict    Kind = 24 | Ignorable // an older version plans as if nothing was known
+	kindSetPolicy        Kind = 25
+	kindSetHost          Kind = 26
+	kindBeginTask        Kind = 27
+	kindEndTask          Kind = 28
+	kindTrashContainer   Kind = 29
+	kindRestoreContainer Kind = 30
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -134,6 +138,7 @@ type SetContainer struct {
 	Limits   *Limits
 	Name     *string
 	Hostname *string
+	Text     *string
 	Labels   map[string]string
 	Rules    *Rules `json:",omitempty"`
 }
@@ -146,6 +151,7 @@ type ReportContainer struct {
 	State      ContainerState
 	Detail     string
 	Restarted  bool   // it has to be started from disk after a fault
+	Resumed    bool   // it could not be suspended, and is wanted running again
 	Operation  string // the migration that met the fault: its restart is counted once, however often it is reported; empty: its host went down
 }
 
@@ -220,6 +226,36 @@ type SetHost struct {
 	MaxContainers *int64
 }
 
+// BeginTask locks a container for a local operation, which its owner carries out. Result: *Operation. From and Generation
+// must be the owner's (ErrStale). A clone makes the new container, on the same host, and locks it too.
+type BeginTask struct {
+	Operation Operation
+	Clone     Container // the new one, as in CreateContainer; host and template are the old one's
+	IP        string
+}
+
+// EndTask ends a local operation and unlocks. Result: *Operation. Idempotent. After an error, what a clone has made is
+// destroyed.
+type EndTask struct {
+	Operation string
+	Error     string
+	Bytes     int64 // of a snapshot
+	At        time.Time
+}
+
+// TrashContainer stops a container and hides it; its name is free again. Result: *Container. Idempotent.
+type TrashContainer struct {
+	ID int
+	At time.Time
+}
+
+// RestoreContainer takes a container out of the trash. Result: *Container. Idempotent. Name, if not empty, is a new one:
+// ErrConflict when the old one was given to another container meanwhile; ErrNoFit when its host has no room any more.
+type RestoreContainer struct {
+	ID   int
+	Name string
+}
+
 // ignored stands for a command that this version does not know and may skip.
 type ignored struct{ kind Kind }
 
@@ -251,6 +287,10 @@ func (EndPlan) Kind() Kind                { return kindEndPlan }
 func (ReportVerdict) Kind() Kind          { return kindReportVerdict }
 func (SetPolicy) Kind() Kind              { return kindSetPolicy }
 func (SetHost) Kind() Kind                { return kindSetHost }
+func (BeginTask) Kind() Kind              { return kindBeginTask }
+func (EndTask) Kind() Kind                { return kindEndTask }
+func (TrashContainer) Kind() Kind         { return kindTrashContainer }
+func (RestoreContainer) Kind() Kind       { return kindRestoreContainer }
 
 // Encode writes a command as a log entry: its kind in two bytes, then JSON.
 func Encode(c Command) ([]byte, error) {
@@ -291,31 +331,35 @@ func decodeAs[C Command](body []byte) (Command, error) {
 // decoder returns what reads the JSON of a kind, nil for a kind that is not known.
 func decoder(k Kind) func([]byte) (Command, error) {
 	return map[Kind]func([]byte) (Command, error){
-		kindInitCluster:     decodeAs[InitCluster],
-		kindAddHost:         decodeAs[AddHost],
-		kindUpdateHost:      decodeAs[UpdateHost],
-		kindSetHostState:    decodeAs[SetHostState],
-		kindSetVoter:        decodeAs[SetVoter],
-		kindRemoveHost:      decodeAs[RemoveHost],
-		kindAddToken:        decodeAs[AddToken],
-		kindRevokeToken:     decodeAs[RevokeToken],
-		kindPutTemplate:     decodeAs[PutTemplate],
-		kindTemplateOn:      decodeAs[TemplateOn],
-		kindDropTemplate:    decodeAs[DropTemplate],
-		kindCreateContainer: decodeAs[CreateContainer],
-		kindSetDesired:      decodeAs[SetDesired],
-		kindSetContainer:    decodeAs[SetContainer],
-		kindReportContainer: decodeAs[ReportContainer],
-		kindRemoveContainer: decodeAs[RemoveContainer],
-		kindBeginMigration:  decodeAs[BeginMigration],
-		kindCommitMigration: decodeAs[CommitMigration],
-		kindAbortMigration:  decodeAs[AbortMigration],
-		kindFinishMigration: decodeAs[FinishMigration],
-		kindBeginPlan:       decodeAs[BeginPlan],
-		kindStepPlan:        decodeAs[StepPlan],
-		kindEndPlan:         decodeAs[EndPlan],
-		kindReportVerdict:   decodeAs[ReportVerdict],
-		kindSetPolicy:       decodeAs[SetPolicy],
-		kindSetHost:         decodeAs[SetHost],
+		kindInitCluster:      decodeAs[InitCluster],
+		kindAddHost:          decodeAs[AddHost],
+		kindUpdateHost:       decodeAs[UpdateHost],
+		kindSetHostState:     decodeAs[SetHostState],
+		kindSetVoter:         decodeAs[SetVoter],
+		kindRemoveHost:       decodeAs[RemoveHost],
+		kindAddToken:         decodeAs[AddToken],
+		kindRevokeToken:      decodeAs[RevokeToken],
+		kindPutTemplate:      decodeAs[PutTemplate],
+		kindTemplateOn:       decodeAs[TemplateOn],
+		kindDropTemplate:     decodeAs[DropTemplate],
+		kindCreateContainer:  decodeAs[CreateContainer],
+		kindSetDesired:       decodeAs[SetDesired],
+		kindSetContainer:     decodeAs[SetContainer],
+		kindReportContainer:  decodeAs[ReportContainer],
+		kindRemoveContainer:  decodeAs[RemoveContainer],
+		kindBeginMigration:   decodeAs[BeginMigration],
+		kindCommitMigration:  decodeAs[CommitMigration],
+		kindAbortMigration:   decodeAs[AbortMigration],
+		kindFinishMigration:  decodeAs[FinishMigration],
+		kindBeginPlan:        decodeAs[BeginPlan],
+		kindStepPlan:         decodeAs[StepPlan],
+		kindEndPlan:          decodeAs[EndPlan],
+		kindReportVerdict:    decodeAs[ReportVerdict],
+		kindSetPolicy:        decodeAs[SetPolicy],
+		kindSetHost:          decodeAs[SetHost],
+		kindBeginTask:        decodeAs[BeginTask],
+		kindEndTask:          decodeAs[EndTask],
+		kindTrashContainer:   decodeAs[TrashContainer],
+		kindRestoreContainer: decodeAs[RestoreContainer],
 	}[k]
 }

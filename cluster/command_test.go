@@ -27,7 +27,7 @@ func everyCommand() []Command {
 		create(101, "h1"),
 		SetDesired{101, WantRunning, true},
 		SetContainer{ID: 101, Limits: &limits, Name: &name},
-		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true, "m"},
+		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true, true, "m"},
 		RemoveContainer{101, "h1", 1},
 		BeginMigration{op},
 		CommitMigration{"m"},
@@ -39,6 +39,10 @@ func everyCommand() []Command {
 		ReportVerdict{101, "h1", 7, Verdict{Blockers: []Blocker{{"12 dockerd", "docker.service", "it has a BPF program open", "stop it", false}}, More: 2}},
 		SetPolicy{Policy{Placement: Pack, RAMPercent: 150, Survive: true}},
 		SetHost{Name: "h1", Reserve: &Resources{RAM: gib}},
+		BeginTask{Operation: Operation{ID: "t", Kind: OpSnapshot, Task: &Task{Snapshot: "a"}}, IP: "none"},
+		EndTask{"t", "why", 7, at(3)},
+		TrashContainer{101, at(3)},
+		RestoreContainer{101, "back"},
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *State) others(c *Container, h *Host) (onHost, inZone Tally) {
 	it.SeekPrefix(prefix)
 	for key, there, ok := it.Next(); ok; key, there, ok = it.Next() {
 		host := string(key[len(prefix):])
-		if self != nil && self.Host == host && self.Rules.Group == group {
+		if self != nil && !self.InTrash() && self.Host == host && self.Rules.Group == group {
 			there = there.with(&self.Rules, -1)
 		}
 		if host == h.Name {

@@ -50,6 +50,7 @@ const (
 	Migrating  ContainerState = "migrating"
 	Stopping   ContainerState = "stopping"
 	Failed     ContainerState = "failed"
+	Suspended  ContainerState = "suspended" // its memory lies on its host's disk
 	Destroying ContainerState = "destroying"
 	Unknown    ContainerState = "unknown" // its host is lost; never stored, only shown
 )
@@ -62,11 +63,15 @@ const (
 	WantRunning   Desired = "running"
 	WantStopped   Desired = "stopped"
 	WantDestroyed Desired = "destroyed"
+	WantSuspended Desired = "suspended" // not running, its memory kept on disk
 )
 
-// Need is what the container reserves on a host.
+// Need is what the container reserves on a host; in the trash it is only its disk.
 func (c *Container) Need() Resources {
 	need := c.Limits.Resources()
+	if c.InTrash() {
+		return Resources{Disk: need.Disk}
+	}
 	need.Guaranteed = c.Rules.Guarantee
 	return need
 }
@@ -90,12 +95,15 @@ type Container struct {
 	MAC        string            `json:"mac"`
 	UIDBase    uint32            `json:"uid_base"` // first host uid and gid of its user namespace, 65536 follow
 	Labels     map[string]string `json:"labels,omitempty"`
-	Operation  string            `json:"operation,omitempty"` // of the migration that has it locked
+	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
 	Created    time.Time         `json:"created"`
 	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
 	Lost       string            `json:"lost,omitempty"`      // the migration that counted the last of them, until the start is reported
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
 	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
+	Text       string            `json:"text,omitempty"`      // what it is good for, in the user's words
+	Snapshots  []Snapshot        `json:"snapshots,omitempty"` // by their age
+	Trashed    time.Time         `json:"trashed,omitzero"`    // when it was destroyed; zero: it was not
 }
 
 // Ref names the container in sentences: name (CTID).
@@ -160,6 +168,7 @@ type Operation struct {
 	Ended         time.Time   `json:"ended,omitzero"`
 	Result        *MoveResult `json:"result,omitempty"`
 	Restarted     bool        `json:"restarted,omitempty"` // migrate: a fault cost the memory, and the container counts it
+	Task          *Task       `json:"task,omitempty"`      // of a local operation
 }
 
 // Final reports whether the operation has ended.

@@ -33,9 +33,12 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 			addresses[a] = id
 		}
 		taken("the MAC "+c.MAC, id, macs[c.MAC])
-		taken("the name "+c.Name, id, names[c.Name])
+		if !c.InTrash() {
+			taken("the name "+c.Name, id, names[c.Name])
+			names[c.Name] = id
+		}
 		taken("a uid range", id, uids[c.UIDBase])
-		macs[c.MAC], names[c.Name], uids[c.UIDBase] = id, id, id
+		macs[c.MAC], uids[c.UIDBase] = id, id
 		if c.UIDBase < 1<<20 || c.UIDBase%65536 != 0 {
 			t.Errorf("container %d has uid base %d", id, c.UIDBase)
 		}
@@ -74,13 +77,16 @@ func checkGroups(t interface{ Errorf(string, ...any) }, s *State) {
 		on[host][c.Rules.Group]++
 	}
 	for _, c := range s.Containers() {
+		if c.InTrash() {
+			continue
+		}
 		add(c.Host, c)
 		if o := s.operations[c.Operation]; o != nil && o.To != c.Host {
 			add(o.To, c)
 		}
 	}
 	for _, c := range s.Containers() {
-		if r := c.Rules; r.MaxPerHost > 0 && on[c.Host][r.Group] > r.MaxPerHost {
+		if r := c.Rules; !c.InTrash() && r.MaxPerHost > 0 && on[c.Host][r.Group] > r.MaxPerHost {
 			t.Errorf("host %s has %d of group %s, container %d allows %d", c.Host, on[c.Host][r.Group], r.Group, c.ID, r.MaxPerHost)
 		}
 	}
@@ -118,6 +124,11 @@ func checkLock(t interface{ Errorf(string, ...any) }, s *State, c *Container, re
 	}
 	o := s.operations[c.Operation]
 	switch {
+	case o != nil && o.Kind == OpClone && o.Task.Clone == c.ID && !o.Final():
+	case o != nil && o.Kind.Local():
+		if o.Final() || o.Container != c.ID || c.Host != o.From || c.Generation != o.Generation {
+			t.Errorf("container %d (%s, %d) is locked by %+v", c.ID, c.Host, c.Generation, o)
+		}
 	case o == nil || o.Final() || o.Container != c.ID:
 		t.Errorf("container %d is locked by %+v", c.ID, o)
 	case o.Status == OpRunning:
@@ -145,6 +156,7 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 					CommitMigration{op},
 					FinishMigration{Operation: op, Result: MoveResult{Restarted: step%2 == 0}, At: at(step)},
 					AbortMigration{Operation: op, At: at(step)},
+					EndTask{Operation: op, At: at(step)},
 				}).Draw(t, "next")
 			}
 		}
@@ -194,7 +206,21 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		BeginPlan{Operation{ID: plan, Kind: OpDrain, Host: host, Steps: make([]Move, 2)}},
 		StepPlan{plan, step % 3, op, "done"},
 		EndPlan{plan, OpDone, "", at(step)},
+		drawTask(t, Operation{ID: op, Container: id, From: owner, Generation: generation}, c.Container),
+		EndTask{Operation: op, Error: name, At: at(step)},
+		TrashContainer{id, at(step + 1)},
+		RestoreContainer{id, name},
 	}).Draw(t, "command")
+}
+
+// drawTask draws the beginning of a local operation.
+func drawTask(t *rapid.T, op Operation, clone Container) Command {
+	op.Kind = rapid.SampledFrom(localKinds()).Draw(t, "kind")
+	op.Task = &Task{Snapshot: rapid.SampledFrom([]string{"", "one"}).Draw(t, "snapshot"), Memory: rapid.Bool().Draw(t, "memory")}
+	if op.Kind == OpReinstall && rapid.Bool().Draw(t, "other template") {
+		op.Task.Template = "deb"
+	}
+	return BeginTask{Operation: op, Clone: clone}
 }
 
 // Whatever commands arrive in whatever order, the invariants hold, refused ones change nothing, older states never

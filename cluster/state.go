@@ -172,6 +172,22 @@ func (s *State) Operations() []*Operation {
 
 // ActiveMigration returns the migration that has the container locked (running or committed), nil when there is none.
 func (s *State) ActiveMigration(ct int) *Operation {
+	if op := s.lock(ct); op != nil && op.Kind == OpMigrate {
+		return op
+	}
+	return nil
+}
+
+// ActiveTask returns the local operation that is to be carried out on the container, nil when there is none. What a clone
+// makes waits for one of another container.
+func (s *State) ActiveTask(ct int) *Operation {
+	if op := s.lock(ct); op != nil && op.Kind.Local() && op.Container == ct {
+		return op
+	}
+	return nil
+}
+
+func (s *State) lock(ct int) *Operation {
 	if c := s.containers.get(ct); c != nil {
 		return s.operations[c.Operation]
 	}

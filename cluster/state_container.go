@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 func (c CreateContainer) apply(s *State) (any, error) {
@@ -40,6 +41,7 @@ func (c CreateContainer) apply(s *State) (any, error) {
 		return nil, err
 	}
 	ct.State, ct.Detail, ct.Operation, ct.Restarted, ct.Lost = Pending, "", "", 0, ""
+	ct.Snapshots, ct.Trashed = nil, time.Time{}
 	ct.Generation, ct.Epoch = 1, 1
 	if ct.ID <= s.highID {
 		// The CTID may have been used before; a forgotten copy must not look newer than the new container.
@@ -140,12 +142,16 @@ func (s *State) unlocked(id int) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ct, ct.locked()
+	return ct, s.locked(ct)
 }
 
-func (c *Container) locked() error {
+// locked says which operation has a container.
+func (s *State) locked(c *Container) error {
 	if c.Operation == "" {
 		return nil
+	}
+	if op := s.operations[c.Operation]; op != nil && op.Kind.Local() {
+		return Refuse(ErrLocked, "a %s of %s is under way (operation %s); try again when that has ended", op.Kind, c.Ref(), c.Operation)
 	}
 	return Refuse(ErrLocked, "%s is being migrated (operation %s); try again when that has ended", c.Ref(), c.Operation)
 }
@@ -156,16 +162,20 @@ func (c SetDesired) apply(s *State) (any, error) {
 		return nil, err
 	}
 	switch {
-	case c.Desired != WantRunning && c.Desired != WantStopped && c.Desired != WantDestroyed:
-		return nil, Refuse(ErrInvalid, "a container can be wanted %s, %s or %s, not %q", WantRunning, WantStopped, WantDestroyed, c.Desired)
+	case !slices.Contains([]Desired{WantRunning, WantStopped, WantSuspended, WantDestroyed}, c.Desired):
+		return nil, Refuse(ErrInvalid, "a container can be wanted %s, %s, %s or %s, not %q", WantRunning, WantStopped, WantSuspended, WantDestroyed, c.Desired)
 	case c.Restart && c.Desired != WantRunning:
 		return nil, Refuse(ErrInvalid, "a restart leaves a container running, it cannot be wanted %s", c.Desired)
 	case c.Desired == old.Desired && !c.Restart:
 		return old, nil
 	case old.Desired == WantDestroyed:
 		return nil, Refuse(ErrConflict, "%s is being destroyed; that cannot be taken back", old.Ref())
+	case old.InTrash() && c.Desired != WantDestroyed:
+		return nil, inTrash(old)
+	case c.Desired == WantSuspended && old.Desired != WantRunning:
+		return nil, Refuse(ErrConflict, "%s does not run, so there is nothing to suspend", old.Ref())
 	}
-	if err := old.locked(); err != nil {
+	if err := s.locked(old); err != nil {
 		return nil, err
 	}
 	ct := *old
@@ -183,7 +193,13 @@ func (c SetContainer) apply(s *State) (any, error) {
 	if old.Desired == WantDestroyed {
 		return nil, Refuse(ErrConflict, "%s is being destroyed; it cannot be changed any more", old.Ref())
 	}
+	if old.InTrash() {
+		return nil, inTrash(old)
+	}
 	ct := *old
+	if c.Text != nil {
+		ct.Text = *c.Text
+	}
 	if c.Name != nil {
 		ct.Name = *c.Name
 		if err := s.checkContainerName(ct.ID, ct.Name); err != nil {
@@ -208,7 +224,7 @@ func (c SetContainer) apply(s *State) (any, error) {
 		}
 	}
 	ct.Labels = mergeLabels(old.Labels, c.Labels)
-	if ct.Name == old.Name && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) {
+	if ct.Name == old.Name && ct.Text == old.Text && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) {
 		return old, nil
 	}
 	s.putContainer(&ct)
@@ -280,7 +296,7 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	reportable := []ContainerState{Pending, Stopped, Starting, Running, Migrating, Stopping, Failed, Destroying}
+	reportable := []ContainerState{Pending, Stopped, Starting, Running, Migrating, Stopping, Failed, Destroying, Suspended}
 	if !slices.Contains(reportable, c.State) {
 		return nil, Refuse(ErrInvalid, "%q is no state that an owner can report of a container", c.State)
 	}
@@ -301,14 +317,18 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	case c.Restarted && c.State == Running, c.Operation == "" && (c.State == Starting || c.State == Stopped):
 		lost = "" // any other report may be of what the fault has left
 	}
+	resume := c.Resumed && old.Desired == WantSuspended
 	same := old.Detail == c.Detail || c.State == Running && c.Detail == "" // why it was restarted stays until its next start
-	if old.State == c.State && same && old.Lost == lost && !count {
+	if old.State == c.State && same && old.Lost == lost && !count && !resume {
 		return old, nil
 	}
 	ct := *old
 	ct.State, ct.Detail, ct.Lost = c.State, c.Detail, lost
 	if c.State != Running {
 		ct.Verdict = nil
+	}
+	if resume {
+		ct.Desired = WantRunning
 	}
 	if count {
 		ct.Restarted++
@@ -325,7 +345,7 @@ func (c RemoveContainer) apply(s *State) (any, error) {
 	if ct.Desired != WantDestroyed {
 		return nil, Refuse(ErrConflict, "container %d is wanted %s; only one that is to be destroyed can be removed", c.ID, ct.Desired)
 	}
-	if err := ct.locked(); err != nil {
+	if err := s.locked(ct); err != nil {
 		return nil, err
 	}
 	s.generation = max(s.generation, ct.Generation)
@@ -333,8 +353,9 @@ func (c RemoveContainer) apply(s *State) (any, error) {
 	if s.moves[ct.ID] != nil {
 		drop(s, &s.moves, ct.ID)
 	}
-	if s.replaced[ct.Digest] != nil && s.usersOf(ct.Digest) == 0 {
-		drop(s, &s.replaced, ct.Digest)
+	s.dropUnused(ct.Digest)
+	for _, snap := range ct.Snapshots {
+		s.dropUnused(snap.Digest)
 	}
 	return nil, nil
 }

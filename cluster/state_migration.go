@@ -41,7 +41,7 @@ func (c BeginMigration) apply(s *State) (any, error) {
 	if old.Desired == WantDestroyed {
 		return nil, Refuse(ErrConflict, "%s is being destroyed; it cannot be migrated", old.Ref())
 	}
-	if err := old.locked(); err != nil {
+	if err := s.locked(old); err != nil {
 		return nil, err
 	}
 	if op.To == op.From {

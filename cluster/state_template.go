@@ -87,8 +87,15 @@ func (c DropTemplate) apply(s *State) (any, error) {
 	return nil, nil
 }
 
-// usersOf counts the containers that were made from a digest.
+// usersOf counts the containers that were made from a digest, or have a snapshot that was.
 func (s *State) usersOf(digest string) (n int) {
 	n, _ = s.containers.digests.Get([]byte(digest))
 	return n
+}
+
+// dropUnused forgets a digest whose name has moved on when nothing uses it any more.
+func (s *State) dropUnused(digest string) {
+	if s.replaced[digest] != nil && s.usersOf(digest) == 0 {
+		drop(s, &s.replaced, digest)
+	}
 }

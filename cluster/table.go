@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 )
@@ -17,7 +18,7 @@ type table struct {
 	use       *iradix.Tree[hostUse]    // by host
 	addresses *iradix.Tree[int]        // who has an address
 	uids      *iradix.Tree[int]        // how many have a range
-	digests   *iradix.Tree[int]        // how many containers use a template
+	digests   *iradix.Tree[int]        // how many containers use a template, or have a snapshot that does
 	groups    *iradix.Tree[crowd]      // group, 0, host
 
 	// Nothing below is free. They only save time: the lowest free one is the same without them.
@@ -107,9 +108,13 @@ func (t *table) replace(old, now claim) {
 func (t *table) take(k claim) {
 	c := k.c
 	t.byID, _, _ = t.byID.Insert(number(uint32(c.ID)), c)
-	t.byName, _, _ = t.byName.Insert([]byte(c.Name), c)
+	if !c.InTrash() {
+		t.byName, _, _ = t.byName.Insert([]byte(c.Name), c)
+	}
 	t.byHost, _, _ = t.byHost.Insert(onHost(c.Host, c.ID), c)
-	t.count(&t.digests, []byte(c.Digest), 1)
+	for _, d := range c.digests() {
+		t.count(&t.digests, []byte(d), 1)
+	}
 	t.reserve(k, 1)
 	t.count(&t.uids, number(c.UIDBase), 1)
 	for _, a := range c.bareAddresses() {
@@ -120,9 +125,13 @@ func (t *table) take(k claim) {
 func (t *table) release(k claim) {
 	c := k.c
 	t.byID, _, _ = t.byID.Delete(number(uint32(c.ID)))
-	t.byName, _, _ = t.byName.Delete([]byte(c.Name))
+	if !c.InTrash() {
+		t.byName, _, _ = t.byName.Delete([]byte(c.Name))
+	}
 	t.byHost, _, _ = t.byHost.Delete(onHost(c.Host, c.ID))
-	t.count(&t.digests, []byte(c.Digest), -1)
+	for _, d := range c.digests() {
+		t.count(&t.digests, []byte(d), -1)
+	}
 	t.reserve(k, -1)
 	t.count(&t.uids, number(c.UIDBase), -1)
 	t.lowUID = min(t.lowUID, c.UIDBase)
@@ -153,7 +162,9 @@ func (t *table) reserve(k claim, sign int) {
 			u.reserved = u.reserved.Add(need)
 		}
 		u.containers += sign * containers
-		t.crowded(k.c, host, sign)
+		if !k.c.InTrash() {
+			t.crowded(k.c, host, sign)
+		}
 		if u == (hostUse{}) {
 			t.use, _, _ = t.use.Delete([]byte(host))
 			return
@@ -164,6 +175,17 @@ func (t *table) reserve(k claim, sign int) {
 	if k.to != "" {
 		change(k.to, 0)
 	}
+}
+
+// digests are those of the templates that the container and its snapshots lie on.
+func (c *Container) digests() []string {
+	out := []string{c.Digest}
+	for _, s := range c.Snapshots {
+		if !slices.Contains(out, s.Digest) {
+			out = append(out, s.Digest)
+		}
+	}
+	return out
 }
 
 func (c *Container) bareAddresses() []netip.Addr {

@@ -95,6 +95,15 @@ type Status struct {
 	PID     int // of the container's init in the host's pid namespace, 0 when not running
 }
 
+// Suspension says whether the memory of a container lies on its host's disk; empty: it does not.
+type Suspension string
+
+// The suspensions.
+const (
+	Suspended Suspension = "suspended" // it does, and nothing has run since
+	Resuming  Suspension = "resuming"  // it is being used up
+)
+
 // Images keeps templates by digest as unpacked, read-only trees (uids unshifted).
 type Images interface {
 	// Path returns the unpacked tree of a template, or ErrNoTemplate.

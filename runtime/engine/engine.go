@@ -44,10 +44,21 @@ func (e *Engine) Setup(ctx context.Context) error {
 	return e.Checkpoints.Warm(ctx)
 }
 
-// Start makes a container run. A running one is left alone; what a failed start has built is taken down again.
+// Start makes a container run: a suspended one goes on, any other boots. A running one is left alone; what a failed start
+// has built is taken down again.
 func (e *Engine) Start(ctx context.Context, s runtime.Spec) (err error) {
-	if st, err := e.OCI.Status(s.ID); err != nil || st.Running {
+	st, err := e.OCI.Status(s.ID)
+	if err != nil {
 		return err
+	}
+	kept, err := e.Suspension(s.ID)
+	switch {
+	case err != nil:
+		return err
+	case st.Running && kept == "":
+		return nil
+	case st.Running && kept == runtime.Resuming: // a caller died before it let it go on
+		return e.goOn(ctx, s)
 	}
 	if err := e.release(ctx, s.ID); err != nil { // what a crash has left
 		return err
@@ -57,6 +68,17 @@ func (e *Engine) Start(ctx context.Context, s runtime.Spec) (err error) {
 			err = errors.Join(fmt.Errorf("start container %d: %w", s.ID, err), e.release(context.WithoutCancel(ctx), s.ID))
 		}
 	}()
+	if kept == runtime.Suspended {
+		return e.resume(ctx, s)
+	}
+	if err := e.DropMemory(ctx, s.ID); err != nil {
+		return err
+	}
+	return e.boot(ctx, s)
+}
+
+// boot starts a container from its disk.
+func (e *Engine) boot(ctx context.Context, s runtime.Spec) error {
 	root, err := e.mount(ctx, s)
 	if err != nil {
 		return err
@@ -170,7 +192,7 @@ func (e *Engine) Kill(ctx context.Context, id int) error { return e.release(ctx,
 
 // Destroy removes everything of a container from this host (idempotent).
 func (e *Engine) Destroy(ctx context.Context, id int) error {
-	if err := e.release(ctx, id); err != nil {
+	if err := errors.Join(e.release(ctx, id), e.settleSaved(ctx, id)); err != nil {
 		return err
 	}
 	if err := e.Roots.Remove(id); err != nil {
@@ -184,7 +206,7 @@ func (e *Engine) Destroy(ctx context.Context, id int) error {
 
 // Park ends a container, removes it from this host, and puts its layer aside.
 func (e *Engine) Park(ctx context.Context, id int) error {
-	if err := e.release(ctx, id); err != nil {
+	if err := errors.Join(e.release(ctx, id), e.settleSaved(ctx, id)); err != nil {
 		return err
 	}
 	if err := e.Roots.Park(id); err != nil {

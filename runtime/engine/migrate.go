@@ -121,18 +121,23 @@ func (e *Engine) PrepareRestore(ctx context.Context, s runtime.Spec, images stri
 	if err != nil {
 		return err
 	}
-	limits := s.Limits
-	limits.MilliCPU, limits.CPUCount = 0, 0 // restoring many processes must not wait for the CPU time of their own container; Resume sets it
-	if err := e.Cgroups.Create(s.ID, limits, s.UIDBase); err != nil {
-		return err
-	}
-	if err := e.OCI.Prepare(ctx, s, root, e.Cgroups.Path(s.ID)); err != nil {
+	if err := e.makeReady(ctx, s, root); err != nil {
 		return err
 	}
 	if err := e.unmount(s.ID); err != nil {
 		return err
 	}
 	return e.Checkpoints.Ready(images)
+}
+
+// makeReady makes cgroup and record for a restore.
+func (e *Engine) makeReady(ctx context.Context, s runtime.Spec, root string) error {
+	limits := s.Limits
+	limits.MilliCPU, limits.CPUCount = 0, 0 // restoring many processes must not wait for the CPU time of their own container; Resume sets it
+	if err := e.Cgroups.Create(s.ID, limits, s.UIDBase); err != nil {
+		return err
+	}
+	return e.OCI.Prepare(ctx, s, root, e.Cgroups.Path(s.ID))
 }
 
 func (e *Engine) unmount(id int) error {

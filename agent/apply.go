@@ -170,9 +170,10 @@ func resultOf(c cluster.Command) any {
 		return &cluster.Host{}
 	case cluster.PutTemplate, cluster.TemplateOn:
 		return &cluster.Template{}
-	case cluster.CreateContainer, cluster.SetDesired, cluster.SetContainer, cluster.ReportContainer, cluster.ReportVerdict, cluster.CommitMigration:
+	case cluster.CreateContainer, cluster.SetDesired, cluster.SetContainer, cluster.ReportContainer, cluster.ReportVerdict, cluster.CommitMigration,
+		cluster.TrashContainer, cluster.RestoreContainer:
 		return &cluster.Container{}
-	case cluster.BeginMigration, cluster.AbortMigration, cluster.FinishMigration,
+	case cluster.BeginMigration, cluster.AbortMigration, cluster.FinishMigration, cluster.BeginTask, cluster.EndTask,
 		cluster.BeginPlan, cluster.StepPlan, cluster.EndPlan:
 		return &cluster.Operation{}
 	}
@@ -229,6 +230,8 @@ func (m *member) mayApply(peer string, c cluster.Command) error {
 	case cluster.AbortMigration:
 		ok = party(c.Operation)
 	case cluster.FinishMigration:
+		ok = party(c.Operation)
+	case cluster.EndTask:
 		ok = party(c.Operation)
 	}
 	if !ok {

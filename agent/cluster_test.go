@@ -321,7 +321,7 @@ func TestThreeHosts(t *testing.T) {
 	t.Run("destroy leaves nothing", func(t *testing.T) {
 		c, err := hosts[1].Container(t.Context(), "web4")
 		must(t, err)
-		_, err = hosts[1].Action(t.Context(), "web4", "destroy", api.ActionRequest{})
+		_, err = hosts[1].Action(t.Context(), "web4", "destroy", api.ActionRequest{Now: true})
 		must(t, err)
 		ids, _ := l.engines[c.Host].List()
 		for _, id := range ids {

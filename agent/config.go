@@ -31,6 +31,7 @@ type Config struct {
 	Capacity  CapacityConfig    `yaml:"capacity" doc:"what this host offers to containers"`
 	SoftDirty bool              `yaml:"soft_dirty" doc:"while containers move, have the kernel mark the pages that they write, if it can; new, therefore off"`
 	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
+	Trash     TrashConfig       `yaml:"trash" doc:"containers that were destroyed, kept in case that was a mistake"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`
 	Log       LogConfig         `yaml:"log" doc:"the agent's own log, on stderr"`
@@ -54,6 +55,11 @@ type CapacityConfig struct {
 type KeepConfig struct {
 	Minutes int  `yaml:"minutes" doc:"how long; 0: nothing is kept"`
 	Disk    Size `yaml:"disk" doc:"space that all of them together may take; the oldest go first"`
+}
+
+// TrashConfig bounds how long destroyed containers can be brought back. What counts is that of the host that leads.
+type TrashConfig struct {
+	Hours int `yaml:"hours" doc:"how long, with their disk still reserved; 0: what is destroyed is gone"`
 }
 
 // NetworkConfig describes the containers' network on this host; the pool is used by init only.
@@ -95,6 +101,7 @@ func DefaultConfig() Config {
 		Group:   "vzcluster",
 		Labels:  map[string]string{},
 		Keep:    KeepConfig{Minutes: 10, Disk: 8 << 30},
+		Trash:   TrashConfig{Hours: 24},
 		Network: NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
 		Runtime: RuntimeConfig{CgroupParent: "vz"},
 		Log:     LogConfig{Level: "info", Format: "text"},
@@ -167,6 +174,9 @@ func (c Config) Validate() error {
 	}
 	if c.Keep.Minutes < 0 || c.Keep.Disk < 0 {
 		return errors.New("keep: no part may be negative")
+	}
+	if c.Trash.Hours < 0 {
+		return errors.New("trash.hours must not be negative")
 	}
 	if c.Network.Bridge == "" {
 		return errors.New("network.bridge must not be empty")

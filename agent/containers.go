@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
@@ -119,10 +120,16 @@ func settledAs(want cluster.Desired) outcome {
 			return true, fmt.Errorf("the container was destroyed meanwhile: %w", cluster.ErrNotFound)
 		}
 		switch {
+		case want == cluster.WantSuspended && c.Desired == cluster.WantRunning && c.Detail != "":
+			return true, api.Errorf(api.CodeFailed, "it runs on", "%s could not be suspended: %s", c.Ref(), strings.TrimPrefix(c.Detail, notSuspended))
 		case c.Desired != want:
 			return true, api.Errorf(api.CodeConflict, "", "%s was wanted %s meanwhile", c.Ref(), c.Desired)
 		case want == cluster.WantStopped:
 			return c.State == cluster.Stopped, nil
+		case want == cluster.WantSuspended && c.State == cluster.Stopped:
+			return true, api.Errorf(api.CodeFailed, "'vzcluster start "+c.Name+"' starts it", "%s ended before it could be suspended", c.Ref())
+		case want == cluster.WantSuspended && c.State != cluster.Failed:
+			return c.State == cluster.Suspended, nil
 		case c.State == cluster.Failed:
 			return true, api.Errorf(api.CodeFailed, "", "%s has failed: %s", c.Ref(), c.Detail)
 		}
@@ -164,58 +171,6 @@ func (m *member) await(ctx context.Context, id int, done outcome) (*cluster.Cont
 	}
 }
 
-// handleAction starts, stops, restarts or destroys and waits for the outcome.
-func (m *member) handleAction(_ http.ResponseWriter, r *http.Request) (any, error) {
-	var req api.ActionRequest
-	if err := readJSON(r, &req); err != nil {
-		return nil, err
-	}
-	want, known := map[string]cluster.Desired{
-		"start": cluster.WantRunning, "restart": cluster.WantRunning, "stop": cluster.WantStopped, "destroy": cluster.WantDestroyed,
-	}[r.PathValue("action")]
-	if !known {
-		return nil, api.Errorf(api.CodeUsage, "use start, stop, restart or destroy", "%q cannot be done to a container", r.PathValue("action"))
-	}
-	c, err := m.find(r.PathValue("ct"))
-	if err != nil {
-		return nil, err
-	}
-	if req.Wait <= 0 {
-		req.Wait = defaultWait
-	}
-	restart := r.PathValue("action") == "restart" || (want == cluster.WantRunning && c.State == cluster.Failed)
-	now, err := applyHere[*cluster.Container](r.Context(), m, cluster.SetDesired{ID: c.ID, Desired: want, Restart: restart})
-	if err != nil {
-		return nil, err
-	}
-	m.spread()
-	ctx, cancel := context.WithTimeout(r.Context(), req.Wait)
-	defer cancel()
-	if m.down(ctx, now.Host) {
-		return nil, errDown(now.Host)
-	}
-	if req.Force && want != cluster.WantRunning {
-		if err := m.callOwner(ctx, now, "kill", nil); err != nil && !errors.Is(err, errDial) {
-			return nil, fmt.Errorf("%s cannot be killed: %w", c.Ref(), err)
-		}
-	}
-	if restart {
-		if err := m.callOwner(ctx, now, "sync", syncRequest{Epoch: now.Epoch}); errors.Is(err, errDial) {
-			return nil, errDown(now.Host)
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	last, err := m.await(ctx, c.ID, settledAs(want))
-	if err != nil {
-		return nil, err
-	}
-	if last == nil {
-		last = now
-	}
-	return m.container(m.store.State(), last), nil
-}
-
 // callOwner sends a request to the agent of a container's host.
 func (m *member) callOwner(ctx context.Context, c *cluster.Container, what string, in any) error {
 	return m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/%s", c.ID, what), in, nil)
@@ -232,7 +187,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Labels: req.Labels}
+	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits

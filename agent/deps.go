@@ -30,6 +30,8 @@ type Engine interface {
 	// Suspend writes the memory of a running container to disk and ends its processes; Start lets it go on. After an error
 	// it runs as before; runtime.ErrBroken: it cannot. Idempotent.
 	Suspend(ctx context.Context, spec runtime.Spec) error
+	// EndSessions ends what exec has started in a container.
+	EndSessions(ctx context.Context, id int) error
 	// Suspension says whether the memory of a container lies on disk.
 	Suspension(id int) (runtime.Suspension, error)
 	// DropMemory deletes the memory of a container that does not run (idempotent).

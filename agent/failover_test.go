@@ -180,7 +180,7 @@ func TestTemplateTravels(t *testing.T) {
 	if c.State != cluster.Running || !hosts[1].images.Has(tiny.Digest) {
 		t.Errorf("it is %s (%s), the template is there: %v", c.State, c.Detail, hosts[1].images.Has(tiny.Digest))
 	}
-	_, err = hosts[1].Action(t.Context(), c.Name, "destroy", api.ActionRequest{})
+	_, err = hosts[1].Action(t.Context(), c.Name, "destroy", api.ActionRequest{Now: true})
 	must(t, err)
 	must(t, hosts[1].DropTemplate(t.Context(), "tiny"))
 	for _, h := range l.hosts {

@@ -29,6 +29,7 @@ type fakeEngine struct {
 	mu      sync.Mutex
 	cts     map[int]*fakeContainer
 	starts  int
+	kept    map[int]runtime.Suspension
 	hanging int   // exec sessions that do not end by themselves
 	fail    error // of Start
 	refuse  error // of Update
@@ -42,7 +43,7 @@ type fakeContainer struct {
 }
 
 func newFakeEngine(dir string) *fakeEngine {
-	return &fakeEngine{dir: dir, cts: map[int]*fakeContainer{}}
+	return &fakeEngine{dir: dir, cts: map[int]*fakeContainer{}, kept: map[int]runtime.Suspension{}}
 }
 
 func (c *fakeContainer) running() bool {
@@ -66,6 +67,7 @@ func (e *fakeEngine) Start(_ context.Context, spec runtime.Spec) error {
 		return nil
 	}
 	e.starts++
+	delete(e.kept, spec.ID)
 	e.cts[spec.ID] = &fakeContainer{spec: spec, limits: spec.Limits, ended: make(chan struct{})}
 	return os.WriteFile(e.log(spec.ID), []byte("hello from "+spec.Hostname+"\n"), 0o600)
 }
@@ -96,6 +98,30 @@ func (e *fakeEngine) Stop(ctx context.Context, id int, _ bool, timeout time.Dura
 	e.end(id)
 	return nil
 }
+
+func (e *fakeEngine) Suspend(_ context.Context, spec runtime.Spec) error {
+	e.mu.Lock()
+	err := e.refuse
+	e.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	e.end(spec.ID)
+	e.set(func(e *fakeEngine) { e.kept[spec.ID] = runtime.Suspended })
+	return nil
+}
+
+func (e *fakeEngine) Suspension(id int) (is runtime.Suspension, err error) {
+	e.set(func(e *fakeEngine) { is = e.kept[id] })
+	return is, nil
+}
+
+func (e *fakeEngine) DropMemory(_ context.Context, id int) error {
+	e.set(func(e *fakeEngine) { delete(e.kept, id) })
+	return nil
+}
+
+func (e *fakeEngine) EndSessions(context.Context, int) error { return nil }
 
 func (e *fakeEngine) Kill(_ context.Context, id int) error {
 	e.end(id)

@@ -73,6 +73,7 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 			m.log.Warn("the voters could not be brought in line", "error", err)
 		}
 		m.carryOutPlans(ctx, done)
+		m.emptyTrash(ctx, time.Now())
 		select {
 		case <-ctx.Done():
 			return

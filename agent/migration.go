@@ -22,7 +22,6 @@ type MigrationEngine interface {
 	migrate.SourceHost
 	migrate.TargetHost
 	migrate.LayerStore
-	// EndSessions ends what exec has started in a container.
 	EndSessions(ctx context.Context, id int) error
 	// Facts says what this host is like, Room what it has left, Need what a container takes with it.
 	Facts() (runtime.Facts, error)

@@ -73,6 +73,8 @@ func (a *Agent) routes() http.Handler {
 		api.RouteSet:          (*member).handleSet,
 		api.RouteAction:       (*member).handleAction,
 		api.RouteMigrate:      (*member).handleMigrate,
+		api.RouteTrash:        (*member).handleTrash,
+		api.RouteRestore:      (*member).handleRestore,
 		api.RouteTemplates:    (*member).handleTemplates,
 		api.RouteTemplate:     (*member).handleTemplate,
 		api.RouteTemplateDrop: (*member).handleTemplateDrop,

@@ -166,6 +166,9 @@ func (r *reconciler) stop(ctx context.Context, s *cluster.State, c *cluster.Cont
 		systemd = t.Systemd
 	}
 	timeout := stopTimeout
+	if c.GraceMS > 0 {
+		timeout = time.Duration(c.GraceMS) * time.Millisecond
+	}
 	if c.Desired == cluster.WantDestroyed {
 		timeout = destroyTimeout
 	}
@@ -206,6 +209,15 @@ func (r *reconciler) kill(id int) {
 	if k.cut != nil {
 		k.cut()
 	}
+}
+
+// takeKill says whether a kill came before, and forgets it.
+func (r *reconciler) takeKill(id int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := r.kills[id].wanted
+	delete(r.kills, id)
+	return wanted
 }
 
 // kill is what is known of the forced end of a container.

@@ -8,6 +8,9 @@ import (
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
+// notSuspended begins the detail of a container that goes on because it could not be suspended.
+const notSuspended = "not suspended: "
+
 // suspend writes a container's memory to disk. If that cannot be done it goes on running, and that is what is wanted of
 // it from then on: the user learns why.
 func (r *reconciler) suspend(ctx context.Context, c *cluster.Container) error {
@@ -15,7 +18,12 @@ func (r *reconciler) suspend(ctx context.Context, c *cluster.Container) error {
 	if err != nil {
 		return err
 	}
-	err = r.m.deps.Engine.Suspend(ctx, spec)
+	if r.takeKill(c.ID) {
+		err = r.m.deps.Engine.EndSessions(ctx, c.ID)
+	}
+	if err == nil {
+		err = r.m.deps.Engine.Suspend(ctx, spec)
+	}
 	if err == nil {
 		r.m.log.Info("suspended a container", "container", c.ID)
 		return nil
@@ -35,7 +43,7 @@ func (r *reconciler) suspend(ctx context.Context, c *cluster.Container) error {
 		return err
 	}
 	_, err = r.send(ctx, cluster.ReportContainer{
-		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: cluster.Running, Detail: "not suspended: " + err.Error(), Resumed: true,
+		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: cluster.Running, Detail: notSuspended + err.Error(), Resumed: true,
 	})
 	return err
 }

@@ -64,7 +64,9 @@ func (m *member) containers() []api.Container {
 	s := m.store.State()
 	out := []api.Container{}
 	for _, c := range s.Containers() {
-		out = append(out, m.container(s, c))
+		if !c.InTrash() {
+			out = append(out, m.container(s, c))
+		}
 	}
 	return out
 }
@@ -74,7 +76,7 @@ func (m *member) container(s *cluster.State, c *cluster.Container) api.Container
 	v := api.Container{Container: *c, LastMove: s.LastMove(c.ID)}
 	if !m.alive(c.Host) {
 		v.State = cluster.Unknown
-	} else if c.Operation != "" && c.State == cluster.Running {
+	} else if s.ActiveMigration(c.ID) != nil && c.State == cluster.Running {
 		v.State = cluster.Migrating
 	}
 	return v

@@ -41,7 +41,7 @@ func TestHostIsDown(t *testing.T) {
 	wantSays(t, err, api.CodeTimeout, down.cfg.Name+" is down; it will be done when "+down.cfg.Name+" is back")
 	_, err = h.Action(t.Context(), "two", "restart", api.ActionRequest{})
 	wantSays(t, err, api.CodeTimeout, "is down; it will be done")
-	_, err = h.Action(t.Context(), "one", "destroy", api.ActionRequest{Force: true})
+	_, err = h.Action(t.Context(), "one", "destroy", api.ActionRequest{Force: true, Now: true})
 	wantSays(t, err, api.CodeTimeout, "is down; it will be done")
 	ram := int64(128 << 20)
 	_, err = h.Set(t.Context(), "two", api.SetRequest{RAM: &ram})

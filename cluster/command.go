@@ -129,6 +129,7 @@ type SetDesired struct {
 	ID      int
 	Desired Desired
 	Restart bool
+	GraceMS int64 `json:",omitempty"` // how long it may take to end before it is killed, 0: the default
 }
 
 // SetContainer changes what is not nil, all or nothing. Result: *Container. Labels are merged, an empty value removes

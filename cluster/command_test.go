@@ -25,7 +25,7 @@ func everyCommand() []Command {
 		TemplateOn{digest("a"), "h1"},
 		DropTemplate{"deb"},
 		create(101, "h1"),
-		SetDesired{101, WantRunning, true},
+		SetDesired{101, WantRunning, true, 7},
 		SetContainer{ID: 101, Limits: &limits, Name: &name},
 		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true, true, "m"},
 		RemoveContainer{101, "h1", 1},

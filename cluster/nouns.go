@@ -101,6 +101,7 @@ type Container struct {
 	Lost       string            `json:"lost,omitempty"`      // the migration that counted the last of them, until the start is reported
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
 	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
+	GraceMS    int64             `json:"grace_ms,omitempty"`  // how long it may take to end before it is killed; 0: the default
 	Text       string            `json:"text,omitempty"`      // what it is good for, in the user's words
 	Snapshots  []Snapshot        `json:"snapshots,omitempty"` // by their age
 	Trashed    time.Time         `json:"trashed,omitzero"`    // when it was destroyed; zero: it was not

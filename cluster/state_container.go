@@ -166,6 +166,8 @@ func (c SetDesired) apply(s *State) (any, error) {
 		return nil, Refuse(ErrInvalid, "a container can be wanted %s, %s, %s or %s, not %q", WantRunning, WantStopped, WantSuspended, WantDestroyed, c.Desired)
 	case c.Restart && c.Desired != WantRunning:
 		return nil, Refuse(ErrInvalid, "a restart leaves a container running, it cannot be wanted %s", c.Desired)
+	case c.GraceMS < 0:
+		return nil, Refuse(ErrInvalid, "a container cannot be given a negative time to end")
 	case c.Desired == old.Desired && !c.Restart:
 		return old, nil
 	case old.Desired == WantDestroyed:
@@ -179,7 +181,7 @@ func (c SetDesired) apply(s *State) (any, error) {
 		return nil, err
 	}
 	ct := *old
-	ct.Desired = c.Desired
+	ct.Desired, ct.GraceMS = c.Desired, c.GraceMS
 	ct.Epoch++
 	s.putContainer(&ct)
 	return &ct, nil

@@ -268,9 +268,19 @@ func (c *Client) Set(ctx context.Context, ct string, r SetRequest) (Container, e
 	return get[Container](ctx, c, RouteSet, r, ct)
 }
 
-// Action starts, stops, restarts or destroys a container and waits for the outcome.
+// Action starts, stops, restarts, suspends, resumes or destroys a container and waits for the outcome.
 func (c *Client) Action(ctx context.Context, ct, action string, r ActionRequest) (Container, error) {
 	return get[Container](ctx, c, RouteAction, r, ct, action)
+}
+
+// Trash lists the containers that were destroyed and can be brought back.
+func (c *Client) Trash(ctx context.Context) ([]Container, error) {
+	return get[[]Container](ctx, c, RouteTrash, nil)
+}
+
+// Restore takes a container out of the trash.
+func (c *Client) Restore(ctx context.Context, ct string, r RestoreRequest) (Container, error) {
+	return get[Container](ctx, c, RouteRestore, r, ct)
 }
 
 // Migrate starts the migration of a container; follow it with Operation.

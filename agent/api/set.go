@@ -23,6 +23,7 @@ type SetRequest struct {
 	Disk      *int64            `json:"disk,omitempty"`
 	Hostname  *string           `json:"hostname,omitempty"`
 	Name      *string           `json:"name,omitempty"`
+	Text      *string           `json:"text,omitempty"`   // what it is good for
 	Labels    map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
 }
 

@@ -29,7 +29,9 @@ const (
 	RouteCreate       = "POST /v1/containers"                  // CreateRequest -> Container
 	RouteContainer    = "GET /v1/containers/{ct}"              // -> Container
 	RouteSet          = "PATCH /v1/containers/{ct}"            // SetRequest -> Container
-	RouteAction       = "POST /v1/containers/{ct}/{action}"    // action: start stop restart destroy; ActionRequest -> Container
+	RouteAction       = "POST /v1/containers/{ct}/{action}"    // action: start stop restart suspend resume destroy; ActionRequest -> Container
+	RouteTrash        = "GET /v1/trash"                        // -> []Container
+	RouteRestore      = "POST /v1/trash/{ct}/restore"          // RestoreRequest -> Container
 	RouteMigrate      = "POST /v1/containers/{ct}/migrate"     // MigrateRequest -> cluster.Operation (or, check_only, a Verdict)
 	RouteExec         = "GET /v1/containers/{ct}/exec"         // websocket, see Exec
 	RouteLogs         = "GET /v1/containers/{ct}/logs"         // ?follow=1 -> text/plain
@@ -176,10 +178,17 @@ type CreateRequest struct {
 	Start    bool              `json:"start"`
 }
 
-// ActionRequest goes with start, stop, restart and destroy.
+// ActionRequest goes with start, stop, restart, suspend, resume and destroy.
 type ActionRequest struct {
-	Wait  time.Duration `json:"wait"`  // how long to wait for the outcome, 0: the default of 60 s
-	Force bool          `json:"force"` // stop, destroy: kill at once
+	Wait  time.Duration `json:"wait"`            // how long to wait for the outcome, 0: the default of 60 s
+	Force bool          `json:"force"`           // stop, destroy: kill at once; stop: throw the memory of a suspended one away; suspend: end the sessions of exec
+	Now   bool          `json:"now,omitempty"`   // destroy: not into the trash
+	Grace time.Duration `json:"grace,omitempty"` // stop, restart: how long it may take to end before it is killed, 0: 30 s
+}
+
+// RestoreRequest takes a container out of the trash.
+type RestoreRequest struct {
+	Name string `json:"name,omitempty"` // a new one; empty: the old one
 }
 
 // MigrateRequest moves a container.

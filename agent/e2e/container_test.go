@@ -44,7 +44,7 @@ func TestContainerLife(t *testing.T) {
 	if r := k.try("destroy", "life"); r.code != 2 || k.show("life").State != cluster.Running {
 		t.Errorf("destroy without -y and terminal: %v", r)
 	}
-	k.vz("destroy", "-y", "life")
+	k.vz("destroy", "-y", "--now", "life")
 	k.refused(3, []string{"life"}, "show", "life")
 	k.noTraces(c.Host, c.ID)
 	if err := k.reservationsAddUp(); err != nil {

@@ -156,7 +156,7 @@ func TestAnyAgentAnswers(t *testing.T) {
 			{"host", "ls"},
 			{"ls"},
 			{"stop", name},
-			{"destroy", "-y", name},
+			{"destroy", "-y", "--now", name},
 		} {
 			if r := k.at(h, nil, args...); r.code != 0 {
 				t.Fatalf("%s, asked to %v: %v", h, args, r)

@@ -200,7 +200,7 @@ func (k *kit) destroyAfter(name string) {
 	k.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		defer cancel()
-		cmd := k.command(ctx, "host1", "destroy", "-y", "-f", name)
+		cmd := k.command(ctx, "host1", "destroy", "-y", "-f", "--now", name)
 		if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(string(out), "there is no container") {
 			k.t.Errorf("destroy %s: %v: %s", name, err, out)
 		}

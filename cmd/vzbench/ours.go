@@ -44,7 +44,7 @@ func (b *bench) createAs(ctx context.Context, r api.CreateRequest) (api.Containe
 }
 
 func (b *bench) destroy(ctx context.Context, c api.Container) error {
-	_, err := b.client().Action(ctx, strconv.Itoa(c.ID), "destroy", api.ActionRequest{Force: true})
+	_, err := b.client().Action(ctx, strconv.Itoa(c.ID), "destroy", api.ActionRequest{Force: true, Now: true})
 	return err
 }
 

@@ -252,7 +252,7 @@ func (d *demo) destroyHalf(ctx context.Context) error {
 	for _, name := range gone {
 		g.Go(func() error {
 			return d.at(d.lab.Hosts()[0], func(cl *api.Client) error {
-				_, err := cl.Action(ctx, name, "destroy", api.ActionRequest{Force: true})
+				_, err := cl.Action(ctx, name, "destroy", api.ActionRequest{Force: true, Now: true})
 				return err
 			})
 		})

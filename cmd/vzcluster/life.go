@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,24 +21,48 @@ func forceFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "kill at once instead of shutting down"}
 }
 
+func graceFlag() cli.Flag {
+	return &cli.StringFlag{Name: "grace", Value: "30s", Usage: "kill what has not ended by itself after `TIME`"}
+}
+
 func startCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "start", Usage: "start containers", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Name: "start", Usage: "start containers; one that is suspended goes on", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
 		Action: e.with(1, -1, e.act("start")),
 	}
 }
 
 func stopCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "stop", Usage: "shut containers down", ArgsUsage: "CT...", Flags: []cli.Flag{forceFlag(), timeoutFlag()},
+		Name: "stop", Usage: "shut containers down", ArgsUsage: "CT...", Flags: []cli.Flag{forceFlag(), graceFlag(), timeoutFlag()},
+		Description: "Init is asked to end first. Example: vzcluster stop web db --grace 2m. A suspended container is only stopped with --force, " +
+			"which throws its memory away.",
 		Action: e.with(1, -1, e.act("stop")),
 	}
 }
 
 func restartCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "restart", Usage: "shut containers down and start them again", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Name: "restart", Usage: "shut containers down and start them again", ArgsUsage: "CT...", Flags: []cli.Flag{graceFlag(), timeoutFlag()},
 		Action: e.with(1, -1, e.act("restart")),
+	}
+}
+
+func suspendCommand(e *env) *cli.Command {
+	force := &cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "end the sessions of exec that are in the way"}
+	return &cli.Command{
+		Name: "suspend", Aliases: []string{"chkpnt"}, Usage: "write what runs in containers to disk and end it; start goes on there", ArgsUsage: "CT...",
+		Flags:       []cli.Flag{force, timeoutFlag()},
+		Description: "Example: vzcluster suspend web. The memory survives a reboot of the host. What cannot be suspended runs on, and the reason is said.",
+		Action:      e.with(1, -1, e.act("suspend")),
+	}
+}
+
+func resumeCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name: "resume", Usage: "let suspended containers go on; the same as start", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Description: "Example: vzcluster resume web",
+		Action:      e.with(1, -1, e.act("resume")),
 	}
 }
 
@@ -45,7 +70,9 @@ func destroyCommand(e *env) *cli.Command {
 	yes := &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
 	return &cli.Command{
 		Name: "destroy", Aliases: []string{"rm"}, Usage: "destroy containers with everything in them", ArgsUsage: "CT...",
-		Flags:  []cli.Flag{yes, forceFlag(), timeoutFlag()},
+		Flags: []cli.Flag{yes, forceFlag(), timeoutFlag(), &cli.BoolFlag{Name: "now", Usage: "for good: not into the trash"}},
+		Description: "They go to the trash and can be brought back for a day (trash.hours in the configuration): vzcluster trash ls, vzcluster trash restore web. " +
+			"Example: vzcluster destroy -y --now web",
 		Action: e.with(1, -1, e.destroy),
 	}
 }
@@ -83,6 +110,13 @@ func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what st
 		return err
 	}
 	wait = max(wait, time.Nanosecond) // 0 would be the agent's default
+	r := api.ActionRequest{Wait: wait, Force: c.Bool("force"), Now: c.Bool("now")}
+	if c.IsSet("grace") {
+		if r.Grace, err = flagValue(c, "grace", parseDuration); err != nil {
+			return err
+		}
+		r.Grace = max(r.Grace, time.Millisecond) // 0 would be the default
+	}
 	names := c.Args().Slice()
 	if len(names) > 1 {
 		if err := allExist(ctx, cl, names); err != nil {
@@ -92,7 +126,7 @@ func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what st
 	var done []api.Container
 	var failed error
 	for _, name := range names {
-		ct, err := cl.Action(ctx, name, what, api.ActionRequest{Wait: wait, Force: c.Bool("force")})
+		ct, err := cl.Action(ctx, name, what, r)
 		switch {
 		case err == nil:
 			done = append(done, ct)
@@ -154,7 +188,11 @@ func pick(cs []api.Container, names []string) ([]api.Container, error) {
 func destroyed(cs []api.Container) string {
 	text := ""
 	for _, c := range cs {
-		text += "destroyed " + c.Name + "\n"
+		text += "destroyed " + c.Name
+		if c.InTrash() {
+			text += fmt.Sprintf(" (%d); it is in the trash", c.ID)
+		}
+		text += "\n"
 	}
 	return text
 }

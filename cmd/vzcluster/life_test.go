@@ -97,6 +97,10 @@ func TestLife(t *testing.T) {
 		"stop web --timeout 5":        `POST /v1/containers/web/stop {"wait":5000000000,"force":false}`,
 		"restart 101 --timeout 0":     `POST /v1/containers/101/restart {"wait":1,"force":false}`,
 		"destroy web -y --force":      `POST /v1/containers/web/destroy {"wait":60000000000,"force":true}`,
+		"suspend web --force":         `POST /v1/containers/web/suspend {"wait":60000000000,"force":true}`,
+		"resume web":                  `POST /v1/containers/web/resume {"wait":60000000000,"force":false}`,
+		"destroy -y --now web":        `POST /v1/containers/web/destroy {"wait":60000000000,"force":false,"now":true}`,
+		"stop web --grace 2m":         `POST /v1/containers/web/stop {"wait":60000000000,"force":false,"grace":120000000000}`,
 		"start db web --timeout 1m":   `POST /v1/containers/web/start {"wait":60000000000,"force":false}`,
 		"destroy -fy web --timeout 1": `POST /v1/containers/web/destroy {"wait":1000000000,"force":true}`,
 	} {

@@ -58,7 +58,8 @@ func (e *env) commands() []*cli.Command {
 		"CLUSTER": {initCommand(e), joinCommand(e), statusCommand(e), hostCommand(e), consolidateCommand(e), tokenCommand(e), operationCommand(e)},
 		"CONTAINERS": {
 			createCommand(e), runCommand(e), startCommand(e), stopCommand(e), restartCommand(e), destroyCommand(e), lsCommand(e), showCommand(e),
-			setCommand(e), execCommand(e), logsCommand(e), placeCommand(e), migrateCommand(e),
+			setCommand(e), suspendCommand(e), resumeCommand(e), renameCommand(e), describeCommand(e), labelCommand(e), trashCommand(e), undeleteCommand(e),
+			execCommand(e), logsCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},
 		"MACHINE":   {setupCommand(e), agentCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), versionCommand(e)},

@@ -13,6 +13,7 @@ func setCommand(e *env) *cli.Command {
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
 		Flags: append(cliLimits(false),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
+			&cli.StringFlag{Name: "description", Usage: "`TEXT` that says what it is good for; empty: none"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster"},
 			&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated; K= removes it"},
 		),
@@ -43,6 +44,10 @@ func setRequest(c *cli.Context) (r api.SetRequest, err error) {
 		} else if c.IsSet(name) {
 			return r, usagef(c, "%s: it cannot be empty", name)
 		}
+	}
+	if c.IsSet("description") {
+		text := c.String("description")
+		r.Text = &text
 	}
 	if r.Labels, err = parseLabels(c.StringSlice("label")); err != nil {
 		return r, usagef(c, "label: %v", err)

@@ -117,7 +117,7 @@ func (k *kit) run(name, template string, flags ...string) api.Container {
 	k.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if out, err := k.command(ctx, 1, "destroy", "-y", "-f", name).CombinedOutput(); err != nil {
+		if out, err := k.command(ctx, 1, "destroy", "-y", "-f", "--now", name).CombinedOutput(); err != nil {
 			k.t.Errorf("destroy %s: %v: %s", name, err, out)
 		}
 	})

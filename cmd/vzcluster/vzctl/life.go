@@ -117,7 +117,7 @@ func (t *tool) destroy(ctx context.Context, ct string, args []string) error {
 		return &failure{code: codeRunning}
 	}
 	t.say("Destroying container private area: %s on %s", id(c), c.Host)
-	if _, err := t.cl.Action(ctx, id(c), "destroy", api.ActionRequest{Wait: patience}); err != nil {
+	if _, err := t.cl.Action(ctx, id(c), "destroy", api.ActionRequest{Wait: patience, Now: true}); err != nil {
 		return classify(err, codeDestroy)
 	}
 	t.say("Container private area was destroyed")

@@ -56,20 +56,17 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 
 // request makes what the cluster is asked for.
 func (t *tool) request(ctx context.Context, ct string, p params) (api.CreateRequest, error) {
-	r := api.CreateRequest{IP: "none", Limits: cluster.Limits{RAM: *p.ram, Swap: *p.swap, Disk: *p.disk, CPUUnits: *p.units}}
-	if milli := p.milliCPU(); milli != nil {
-		r.Limits.MilliCPU = *milli
-	}
+	r := api.CreateRequest{IP: "none", Limits: p.set.LimitsOver(cluster.Limits{})}
 	if n, err := strconv.Atoi(ct); err == nil {
 		r.ID = n
 	} else {
 		r.Name = ct
 	}
-	if p.name != nil {
-		r.Name = *p.name
+	if p.set.Name != nil {
+		r.Name = *p.set.Name
 	}
-	if p.hostname != nil {
-		r.Hostname = *p.hostname
+	if p.set.Hostname != nil {
+		r.Hostname = *p.set.Hostname
 	}
 	switch len(p.ipAdd) {
 	case 0:

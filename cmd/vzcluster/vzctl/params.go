@@ -5,41 +5,39 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 )
 
-// params are what a configuration file, `create` and `set` can say of a container. Nil and empty: not said.
+// params are what a configuration file, `create` and `set` can say of a container.
 type params struct {
-	ram, swap, disk *int64 // bytes
-	units           *int64
-	limit           *int64 // of CPU, per cent of one core; 0: none
-	cpus            *int64 // cores that may be used at once; 0: all
-	hostname, name  *string
-	template        string
-	ipAdd, ipDel    []string
-	notes           []string // options without a counterpart here, one sentence each
-}
-
-// milliCPU is what --cpulimit and --cpus come to together, in thousandths of a core; nil: neither was said.
-func (p *params) milliCPU() *int64 {
-	var least *int64
-	for _, limit := range []struct{ n, milli *int64 }{{p.limit, new(int64(10))}, {p.cpus, new(int64(1000))}} {
-		if limit.n == nil {
-			continue
-		}
-		if v := *limit.n * *limit.milli; least == nil || v > 0 && (*least == 0 || v < *least) {
-			least = &v
-		}
-	}
-	return least
+	set          api.SetRequest
+	template     string
+	ipAdd, ipDel []string
+	notes        []string // options without a counterpart here, one sentence each
 }
 
 // said reports whether anything of the container is to be changed.
-func (p *params) said() bool {
-	return p.ram != nil || p.swap != nil || p.disk != nil || p.units != nil || p.limit != nil || p.cpus != nil ||
-		p.hostname != nil || p.name != nil
+func (p *params) said() bool { return !reflect.DeepEqual(p.set, api.SetRequest{}) }
+
+// overlay takes over what is said in over.
+func (p *params) overlay(over params) {
+	to, from := reflect.ValueOf(&p.set).Elem(), reflect.ValueOf(over.set)
+	for i := range from.NumField() {
+		if v := from.Field(i); !v.IsNil() {
+			to.Field(i).Set(v)
+		}
+	}
+	if over.template != "" {
+		p.template = over.template
+	}
+	p.ipAdd, p.ipDel = append(p.ipAdd, over.ipAdd...), append(p.ipDel, over.ipDel...)
+	p.notes = append(p.notes, over.notes...)
 }
 
 // parameter is one thing that can be said, as an option and as a key of a configuration file.
@@ -52,16 +50,22 @@ type parameter struct {
 // parameters lists what has a meaning here, and what has none, with the reason.
 func parameters() []parameter {
 	return slices.Concat([]parameter{
-		{"ram", "", func(p *params, v string) error { return size(v, 1, &p.ram) }},
-		{"swap", "", func(p *params, v string) error { return size(v, 1, &p.swap) }},
-		{"physpages", "", func(p *params, v string) error { return size(upper(v), page, &p.ram) }},
-		{"swappages", "", func(p *params, v string) error { return size(upper(v), page, &p.swap) }},
-		{"diskspace", "", func(p *params, v string) error { return size(upper(v), 1<<10, &p.disk) }},
-		{"cpuunits", "", func(p *params, v string) error { return number(v, 8, 500000, &p.units) }},
-		{"cpulimit", "", func(p *params, v string) error { return number(strings.TrimSuffix(v, "%"), 0, 100<<10, &p.limit) }},
-		{"cpus", "", func(p *params, v string) error { return number(v, 0, 1<<10, &p.cpus) }},
-		{"hostname", "", func(p *params, v string) error { p.hostname = &v; return nil }},
-		{"name", "", func(p *params, v string) error { p.name = &v; return nil }},
+		{"ram", "", func(p *params, v string) error { return size(v, 1, &p.set.RAM) }},
+		{"swap", "", func(p *params, v string) error { return size(v, 1, &p.set.Swap) }},
+		{"physpages", "", func(p *params, v string) error { return size(upper(v), page, &p.set.RAM) }},
+		{"swappages", "", func(p *params, v string) error { return size(upper(v), page, &p.set.Swap) }},
+		{"diskspace", "", func(p *params, v string) error { return size(upper(v), 1<<10, &p.set.Disk) }},
+		{"cpuunits", "", func(p *params, v string) error { return number(v, 8, 500000, &p.set.CPUUnits) }},
+		{"cpulimit", "", cpuLimit},
+		{"cpus", "", cpuCount},
+		{"cpumask", "", cpuMask},
+		{"nodemask", "", nodeMask},
+		{"numproc", "", func(p *params, v string) error { return number(upper(v), 0, math.MaxInt64, &p.set.PIDs) }},
+		{"ioprio", "", ioPriority},
+		{"iolimit", "", ioLimit},
+		{"iopslimit", "", iopsLimit},
+		{"hostname", "", func(p *params, v string) error { p.set.Hostname = &v; return nil }},
+		{"name", "", func(p *params, v string) error { p.set.Name = &v; return nil }},
 		{"ostemplate", "", func(p *params, v string) error { p.template = v; return nil }},
 		{"ipadd", "IP_ADDRESS", func(p *params, v string) error { return addresses(v, &p.ipAdd) }},
 		{"ipdel", "IPDEL", func(p *params, v string) error { return removal(v, &p.ipDel) }},
@@ -78,8 +82,8 @@ func without() []parameter {
 			"kmemsize lockedpages privvmpages shmpages vmguarpages oomguarpages dcachesize vm_overcommit",
 		},
 		{
-			"only memory, swap and CPU are counted here, not objects of the kernel",
-			"numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent avnumproc",
+			"only memory and processes are counted here, not other objects of the kernel",
+			"numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent",
 		},
 		{"a container is stored in a layer of its own above its template, wherever the host keeps its data", "root private layout ve_layout velayout mount_opts"},
 		{"there is no quota inside a container", "diskquota diskinodes quotatime quotaugidlimit"},
@@ -178,4 +182,69 @@ func removal(v string, to *[]string) error {
 		return nil
 	}
 	return addresses(v, to)
+}
+
+// cpuLimit reads per cent of one core.
+func cpuLimit(p *params, v string) error {
+	var percent *int64
+	if err := number(strings.TrimSuffix(v, "%"), 0, 100<<10, &percent); err != nil {
+		return err
+	}
+	p.set.MilliCPU = new(*percent * 10)
+	return nil
+}
+
+// cpuCount reads how many CPUs are seen; a mask is in its place.
+func cpuCount(p *params, v string) error {
+	if p.set.CPUMask == nil {
+		p.set.CPUMask = new("")
+	}
+	return number(v, 0, 1<<10, &p.set.CPUCount)
+}
+
+func cpuMask(p *params, v string) error {
+	if v == "auto" {
+		v = "" // what the nodes have
+	}
+	p.set.CPUMask, p.set.CPUCount = &v, new(int64(0))
+	return nil
+}
+
+func nodeMask(p *params, v string) error {
+	if v == cluster.AllCPUs {
+		v = ""
+	}
+	p.set.NUMANodes = &v
+	return nil
+}
+
+// ioPriority reads a priority from 0 to 7, 4 is normal.
+func ioPriority(p *params, v string) error {
+	var n *int64
+	if err := number(v, 0, 7, &n); err != nil {
+		return err
+	}
+	p.set.IOWeight = new((*n + 1) * 20)
+	return nil
+}
+
+// ioLimit reads a rate, in megabytes per second without a unit; zero and unlimited mean none.
+func ioLimit(p *params, v string) error {
+	if unlimited(v) {
+		v = "0"
+	}
+	if err := size(v, 1<<20, &p.set.ReadRate); err != nil {
+		return err
+	}
+	p.set.WriteRate = p.set.ReadRate
+	return nil
+}
+
+func iopsLimit(p *params, v string) error {
+	if unlimited(v) {
+		v = "0"
+	}
+	err := number(v, 0, math.MaxInt32, &p.set.ReadIOPS)
+	p.set.WriteIOPS = p.set.ReadIOPS
+	return err
 }

@@ -82,25 +82,3 @@ func readConfig(content string) (params, error) {
 	}
 	return p, lines.Err()
 }
-
-// overlay takes over what is said in over.
-func (p *params) overlay(over params) {
-	for _, v := range []struct{ to, from **int64 }{
-		{&p.ram, &over.ram}, {&p.swap, &over.swap}, {&p.disk, &over.disk}, {&p.units, &over.units}, {&p.limit, &over.limit}, {&p.cpus, &over.cpus},
-	} {
-		if *v.from != nil {
-			*v.to = *v.from
-		}
-	}
-	if over.hostname != nil {
-		p.hostname = over.hostname
-	}
-	if over.name != nil {
-		p.name = over.name
-	}
-	if over.template != "" {
-		p.template = over.template
-	}
-	p.ipAdd, p.ipDel = append(p.ipAdd, over.ipAdd...), append(p.ipDel, over.ipDel...)
-	p.notes = append(p.notes, over.notes...)
-}

@@ -28,7 +28,7 @@ func (t *tool) set(ctx context.Context, ct string, args []string) error {
 		if err != nil {
 			return err
 		}
-		from.template, from.hostname, from.ipAdd = "", nil, nil // these are not a sample's to change
+		from.template, from.set.Hostname, from.ipAdd = "", nil, nil // these are not a sample's to change
 		from.overlay(p)
 		p = from
 	}
@@ -54,9 +54,8 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 		t.say("No changes in CT configuration, not saving")
 		return nil
 	}
-	r := api.SetRequest{RAM: p.ram, Swap: p.swap, Disk: p.disk, CPUUnits: p.units, MilliCPU: p.milliCPU(), Hostname: p.hostname, Name: p.name}
-	if _, err := t.cl.Set(ctx, id(c), r); err != nil {
-		if api.CodeOf(err) == api.CodeConflict && p.name != nil {
+	if _, err := t.cl.Set(ctx, id(c), p.set); err != nil {
+		if api.CodeOf(err) == api.CodeConflict && p.set.Name != nil {
 			return fail(codeName, "Conflict: %v", err)
 		}
 		return classify(err, codeSystem)
@@ -72,19 +71,26 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 
 // told says what was set, as vzctl does.
 func (t *tool) told(p params) {
-	if p.ram != nil || p.swap != nil {
+	s := p.set
+	if s.RAM != nil || s.Swap != nil || s.PIDs != nil {
 		t.say("UB limits were set successfully")
 	}
-	if p.units != nil {
-		t.say("Setting CPU units: %d", *p.units)
+	if s.CPUUnits != nil {
+		t.say("Setting CPU units: %d", *s.CPUUnits)
 	}
-	if p.limit != nil {
-		t.say("Setting CPU limit: %d", *p.limit)
+	if s.MilliCPU != nil {
+		t.say("Setting CPU limit: %d", *s.MilliCPU/10)
 	}
-	if p.cpus != nil {
-		t.say("Setting CPUs: %d", *p.cpus)
+	if s.CPUCount != nil && *s.CPUCount > 0 {
+		t.say("Setting CPUs: %d", *s.CPUCount)
 	}
-	if p.name != nil {
-		t.say("Name %s assigned", *p.name)
+	if s.CPUMask != nil && *s.CPUMask != "" {
+		t.say("Setting CPU mask: %s", *s.CPUMask)
+	}
+	if s.NUMANodes != nil {
+		t.say("Setting NUMA node mask: %s", *s.NUMANodes)
+	}
+	if s.Name != nil {
+		t.say("Name %s assigned", *s.Name)
 	}
 }

@@ -156,15 +156,7 @@ func (a *fakeAgent) create(r *http.Request) any {
 func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 	var q api.SetRequest
 	_ = json.NewDecoder(r.Body).Decode(&q)
-	if q.RAM != nil {
-		c.Limits.RAM = *q.RAM
-	}
-	if q.CPUUnits != nil {
-		c.Limits.CPUUnits = *q.CPUUnits
-	}
-	if q.MilliCPU != nil {
-		c.Limits.MilliCPU = *q.MilliCPU
-	}
+	c.Limits = q.LimitsOver(c.Limits)
 	if q.Name != nil {
 		for _, o := range a.containers {
 			if o.Name == *q.Name {

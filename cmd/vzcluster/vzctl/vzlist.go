@@ -41,6 +41,10 @@ func fields() []field {
 		{"diskspace.h", "DSPACE.H", 10, func(c api.Container) any { return c.Limits.Disk >> 10 }},
 		{"cpulimit", "CPULIM", 7, func(c api.Container) any { return c.Limits.MilliCPU / 10 }},
 		{"cpuunits", "CPUUNI", 7, func(c api.Container) any { return c.Limits.CPUUnits }},
+		{"cpus", "CPUS", 5, func(c api.Container) any { return c.Limits.CPUCount }},
+		{"numproc.l", "NPROC.L", 10, func(c api.Container) any { return c.Limits.PIDs }},
+		{"iopslimit", "IOPS", 6, func(c api.Container) any { return c.Limits.ReadIOPS }},
+		{"iolimit", "IOLIMIT", 10, func(c api.Container) any { return c.Limits.ReadRate }},
 		{"layout", "LAYOUT", 7, func(api.Container) any { return "overlay" }},
 		{"vswap", "VSWAP", 5, func(api.Container) any { return true }},
 	}

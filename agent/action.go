@@ -63,16 +63,23 @@ func (m *member) mayAct(ctx context.Context, c *cluster.Container, action string
 		return api.Errorf(api.CodeRefused, fmt.Sprintf("'vzcluster start %s' lets it go on, 'vzcluster stop --force %s' throws its memory away", c.Name, c.Name), "%s is suspended", c.Ref())
 	case action != "suspend" || c.Desired != cluster.WantRunning || c.State != cluster.Running:
 		return nil
-	case m.down(ctx, c.Host):
+	}
+	return m.mayDump(ctx, c, "suspended", req.Force)
+}
+
+// mayDump refuses what cannot be checkpointed, before anything is tried. With force, sessions of exec are ended before the
+// next suspend.
+func (m *member) mayDump(ctx context.Context, c *cluster.Container, how string, force bool) error {
+	if m.down(ctx, c.Host) {
 		return errDown(c.Host)
 	}
 	var v api.Verdict
 	if err := m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v); err != nil {
-		return fmt.Errorf("it is not known whether %s can be suspended: %w", c.Ref(), err)
+		return fmt.Errorf("it is not known whether %s can be %s: %w", c.Ref(), how, err)
 	}
 	for _, b := range v.Blockers {
-		if !req.Force || !b.Session {
-			return api.Errorf(api.CodeRefused, b.Remedy, "%s cannot be suspended: %s", c.Ref(), b.Who()+b.What)
+		if !force || !b.Session {
+			return api.Errorf(api.CodeRefused, b.Remedy, "%s cannot be %s: %s", c.Ref(), how, b.Who()+b.What)
 		}
 	}
 	if len(v.Blockers) == 0 {

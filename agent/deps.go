@@ -18,6 +18,7 @@ import (
 
 // Engine makes one host's containers real.
 type Engine interface {
+	Keeper
 	// Setup prepares the host: bridge, cgroup parent (idempotent).
 	Setup(ctx context.Context) error
 	// Start prepares root, cgroup and network and starts the container; nil when it runs already.
@@ -53,6 +54,28 @@ type Engine interface {
 	Log(id int) (*os.File, error)
 	// Usage says what the container uses now.
 	Usage(id int) (runtime.Usage, error)
+}
+
+// Keeper is what local operations need of an Engine: the layer, and what is kept beside it.
+type Keeper interface {
+	// Freeze closes the container's port and stops its processes, Thaw is its opposite.
+	Freeze(ctx context.Context, id int) error
+	Thaw(ctx context.Context, spec runtime.Spec) error
+	// SaveMemory writes the memory of a frozen container into a new folder; runtime.ErrBroken: it cannot go on.
+	SaveMemory(ctx context.Context, spec runtime.Spec, images string) error
+	// ClearImages deletes a folder with memory when nobody works with it any more (idempotent).
+	ClearImages(ctx context.Context, images string) error
+	// Layer is the folder of the private layer, which is made if need be; it may be read while the container runs.
+	Layer(id int) (string, error)
+	// ReplaceLayer exchanges the layer of a container that does not run for another folder, in one step.
+	ReplaceLayer(id int, with string) error
+	// Unmount takes the root away from above a layer that was written from outside.
+	Unmount(id int) error
+	// Saved is the folder of what is kept beside the layer, and moves with it; MakeSaved makes it.
+	Saved(id int) string
+	MakeSaved(id int) (string, error)
+	// MemoryDir is where the memory of a suspended container lies: who puts a complete folder there makes it one.
+	MemoryDir(id int) string
 }
 
 // Templates keeps this host's templates by digest.

@@ -29,7 +29,7 @@ type fakeEngine struct {
 	mu      sync.Mutex
 	cts     map[int]*fakeContainer
 	starts  int
-	kept    map[int]runtime.Suspension
+	resumed bool  // the last start was from memory
 	hanging int   // exec sessions that do not end by themselves
 	fail    error // of Start
 	refuse  error // of Update
@@ -43,7 +43,7 @@ type fakeContainer struct {
 }
 
 func newFakeEngine(dir string) *fakeEngine {
-	return &fakeEngine{dir: dir, cts: map[int]*fakeContainer{}, kept: map[int]runtime.Suspension{}}
+	return &fakeEngine{dir: dir, cts: map[int]*fakeContainer{}}
 }
 
 func (c *fakeContainer) running() bool {
@@ -67,7 +67,10 @@ func (e *fakeEngine) Start(_ context.Context, spec runtime.Spec) error {
 		return nil
 	}
 	e.starts++
-	delete(e.kept, spec.ID)
+	e.resumed = os.Remove(filepath.Join(e.MemoryDir(spec.ID), "pages.img")) == nil
+	if err := os.RemoveAll(e.MemoryDir(spec.ID)); err != nil {
+		return err
+	}
 	e.cts[spec.ID] = &fakeContainer{spec: spec, limits: spec.Limits, ended: make(chan struct{})}
 	return os.WriteFile(e.log(spec.ID), []byte("hello from "+spec.Hostname+"\n"), 0o600)
 }
@@ -106,19 +109,22 @@ func (e *fakeEngine) Suspend(_ context.Context, spec runtime.Spec) error {
 	if err != nil {
 		return err
 	}
+	if _, err := e.MakeSaved(spec.ID); err != nil {
+		return err
+	}
 	e.end(spec.ID)
-	e.set(func(e *fakeEngine) { e.kept[spec.ID] = runtime.Suspended })
-	return nil
+	return os.Mkdir(e.MemoryDir(spec.ID), 0o755)
 }
 
-func (e *fakeEngine) Suspension(id int) (is runtime.Suspension, err error) {
-	e.set(func(e *fakeEngine) { is = e.kept[id] })
-	return is, nil
+func (e *fakeEngine) Suspension(id int) (runtime.Suspension, error) {
+	if _, err := os.Stat(e.MemoryDir(id)); err == nil {
+		return runtime.Suspended, nil
+	}
+	return "", nil
 }
 
 func (e *fakeEngine) DropMemory(_ context.Context, id int) error {
-	e.set(func(e *fakeEngine) { delete(e.kept, id) })
-	return nil
+	return os.RemoveAll(e.MemoryDir(id))
 }
 
 func (e *fakeEngine) EndSessions(context.Context, int) error { return nil }
@@ -133,7 +139,7 @@ func (e *fakeEngine) Destroy(_ context.Context, id int) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.cts, id)
-	return nil
+	return os.RemoveAll(filepath.Join(e.dir, fmt.Sprint(id)))
 }
 
 func (e *fakeEngine) Update(id int, l runtime.Limits) error {

@@ -56,7 +56,7 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	case doForget:
 		return true, r.m.deps.Engine.DropMemory(ctx, id)
 	case doTask:
-		return true, r.task(ctx, s, c)
+		return true, r.task(ctx, c)
 	case doDestroy:
 		return false, r.destroy(ctx, c)
 	case doDrop:

@@ -283,6 +283,31 @@ func (c *Client) Restore(ctx context.Context, ct string, r RestoreRequest) (Cont
 	return get[Container](ctx, c, RouteRestore, r, ct)
 }
 
+// Snapshot keeps what a container is now.
+func (c *Client) Snapshot(ctx context.Context, ct string, r SnapshotRequest) (Container, error) {
+	return get[Container](ctx, c, RouteSnapshot, r, ct)
+}
+
+// Switch makes a container what it was at a snapshot.
+func (c *Client) Switch(ctx context.Context, ct, name string, r TaskRequest) (Container, error) {
+	return get[Container](ctx, c, RouteSwitch, r, ct, name)
+}
+
+// DropSnapshot deletes a snapshot.
+func (c *Client) DropSnapshot(ctx context.Context, ct, name string) (Container, error) {
+	return get[Container](ctx, c, RouteSnapshotDrop, nil, ct, name)
+}
+
+// Clone makes another container with the same content and returns it.
+func (c *Client) Clone(ctx context.Context, ct string, r CloneRequest) (Container, error) {
+	return get[Container](ctx, c, RouteClone, r, ct)
+}
+
+// Reinstall has a container begin again from a template.
+func (c *Client) Reinstall(ctx context.Context, ct string, r ReinstallRequest) (Container, error) {
+	return get[Container](ctx, c, RouteReinstall, r, ct)
+}
+
 // Migrate starts the migration of a container; follow it with Operation.
 func (c *Client) Migrate(ctx context.Context, ct string, r MigrateRequest) (cluster.Operation, error) {
 	r.CheckOnly = false

@@ -13,44 +13,49 @@ import (
 
 // Routes. {ct} is a CTID or a name. Bodies are JSON unless said otherwise; errors are an Error with its HTTP status.
 const (
-	RouteInit         = "POST /v1/init"                        // InitRequest -> Status        (local socket only)
-	RouteJoinCluster  = "POST /v1/join-cluster"                // JoinRequest -> Status        (local socket only: this host joins)
-	RouteEnroll       = "POST /v1/enroll"                      // EnrollRequest -> EnrollReply (no client certificate: the token is the proof)
-	RouteStatus       = "GET /v1/status"                       // -> Status
-	RouteTokens       = "GET /v1/tokens"                       // -> []cluster.Token
-	RouteTokenCreate  = "POST /v1/tokens"                      // TokenRequest -> TokenReply
-	RouteTokenRevoke  = "DELETE /v1/tokens/{id}"               // -> {}
-	RouteHosts        = "GET /v1/hosts"                        // -> []Host
-	RouteHostState    = "PUT /v1/hosts/{host}/state"           // HostStateRequest -> Host
-	RouteDrain        = "POST /v1/hosts/{host}/drain"          // PlanRequest -> cluster.Operation (with dry_run: a plan, not started)
-	RouteConsolidate  = "POST /v1/consolidate"                 // PlanRequest -> cluster.Operation
-	RoutePlace        = "POST /v1/place"                       // CreateRequest -> PlaceReply
-	RouteContainers   = "GET /v1/containers"                   // -> []Container
-	RouteCreate       = "POST /v1/containers"                  // CreateRequest -> Container
-	RouteContainer    = "GET /v1/containers/{ct}"              // -> Container
-	RouteSet          = "PATCH /v1/containers/{ct}"            // SetRequest -> Container
-	RouteAction       = "POST /v1/containers/{ct}/{action}"    // action: start stop restart suspend resume destroy; ActionRequest -> Container
-	RouteTrash        = "GET /v1/trash"                        // -> []Container
-	RouteRestore      = "POST /v1/trash/{ct}/restore"          // RestoreRequest -> Container
-	RouteMigrate      = "POST /v1/containers/{ct}/migrate"     // MigrateRequest -> cluster.Operation (or, check_only, a Verdict)
-	RouteExec         = "GET /v1/containers/{ct}/exec"         // websocket, see Exec
-	RouteLogs         = "GET /v1/containers/{ct}/logs"         // ?follow=1 -> text/plain
-	RouteTemplates    = "GET /v1/templates"                    // -> []cluster.Template
-	RouteTemplate     = "GET /v1/templates/{name}"             // -> cluster.Template
-	RouteTemplatePut  = "PUT /v1/templates/{name}"             // body: tar, maybe gzip, xz or zstd; ?systemd=auto&source=... -> cluster.Template
-	RouteTemplateDrop = "DELETE /v1/templates/{name}"          // -> {}
-	RouteOperations   = "GET /v1/operations"                   // -> []cluster.Operation
-	RouteStop         = "POST /v1/operations/{id}/stop"        // a drain or consolidation: no further move -> cluster.Operation
-	RouteOperation    = "GET /v1/operations/{id}"              // ?wait=SECONDS&progress=1 -> Operation, at once when final
-	RouteOperationLog = "GET /v1/operations/{id}/log"          // -> text/plain: what CRIU wrote about a migration that failed
-	RouteBlob         = "GET /v1/blobs/{digest}"               // hosts only: the template's archive, zstd
-	RouteApply        = "POST /v1/apply"                       // hosts only: a cluster command -> its result
-	RouteRead         = "GET /v1/read/{id}"                    // hosts only: a container's record, read from the leader after a barrier
-	RouteBecomeVoter  = "POST /v1/raft/rejoin"                 // hosts only
-	RouteOwnerExec    = "GET /v1/local/containers/{id}/exec"   // hosts only: exec on the owner
-	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"   // hosts only: logs on the owner
-	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check" // hosts only: preflight on the owner -> Verdict
-	RouteDoctor       = "GET /v1/doctor"                       // -> []Finding of the asked host
+	RouteInit         = "POST /v1/init"                                    // InitRequest -> Status        (local socket only)
+	RouteJoinCluster  = "POST /v1/join-cluster"                            // JoinRequest -> Status        (local socket only: this host joins)
+	RouteEnroll       = "POST /v1/enroll"                                  // EnrollRequest -> EnrollReply (no client certificate: the token is the proof)
+	RouteStatus       = "GET /v1/status"                                   // -> Status
+	RouteTokens       = "GET /v1/tokens"                                   // -> []cluster.Token
+	RouteTokenCreate  = "POST /v1/tokens"                                  // TokenRequest -> TokenReply
+	RouteTokenRevoke  = "DELETE /v1/tokens/{id}"                           // -> {}
+	RouteHosts        = "GET /v1/hosts"                                    // -> []Host
+	RouteHostState    = "PUT /v1/hosts/{host}/state"                       // HostStateRequest -> Host
+	RouteDrain        = "POST /v1/hosts/{host}/drain"                      // PlanRequest -> cluster.Operation (with dry_run: a plan, not started)
+	RouteConsolidate  = "POST /v1/consolidate"                             // PlanRequest -> cluster.Operation
+	RoutePlace        = "POST /v1/place"                                   // CreateRequest -> PlaceReply
+	RouteContainers   = "GET /v1/containers"                               // -> []Container
+	RouteCreate       = "POST /v1/containers"                              // CreateRequest -> Container
+	RouteContainer    = "GET /v1/containers/{ct}"                          // -> Container
+	RouteSet          = "PATCH /v1/containers/{ct}"                        // SetRequest -> Container
+	RouteAction       = "POST /v1/containers/{ct}/{action}"                // action: start stop restart suspend resume destroy; ActionRequest -> Container
+	RouteTrash        = "GET /v1/trash"                                    // -> []Container
+	RouteRestore      = "POST /v1/trash/{ct}/restore"                      // RestoreRequest -> Container
+	RouteSnapshot     = "POST /v1/containers/{ct}/snapshots"               // SnapshotRequest -> Container
+	RouteSwitch       = "POST /v1/containers/{ct}/snapshots/{name}/switch" // TaskRequest -> Container
+	RouteSnapshotDrop = "DELETE /v1/containers/{ct}/snapshots/{name}"      // -> Container
+	RouteClone        = "POST /v1/containers/{ct}/clone"                   // CloneRequest -> Container, the new one
+	RouteReinstall    = "POST /v1/containers/{ct}/reinstall"               // ReinstallRequest -> Container
+	RouteMigrate      = "POST /v1/containers/{ct}/migrate"                 // MigrateRequest -> cluster.Operation (or, check_only, a Verdict)
+	RouteExec         = "GET /v1/containers/{ct}/exec"                     // websocket, see Exec
+	RouteLogs         = "GET /v1/containers/{ct}/logs"                     // ?follow=1 -> text/plain
+	RouteTemplates    = "GET /v1/templates"                                // -> []cluster.Template
+	RouteTemplate     = "GET /v1/templates/{name}"                         // -> cluster.Template
+	RouteTemplatePut  = "PUT /v1/templates/{name}"                         // body: tar, maybe gzip, xz or zstd; ?systemd=auto&source=... -> cluster.Template
+	RouteTemplateDrop = "DELETE /v1/templates/{name}"                      // -> {}
+	RouteOperations   = "GET /v1/operations"                               // -> []cluster.Operation
+	RouteStop         = "POST /v1/operations/{id}/stop"                    // a drain or consolidation: no further move -> cluster.Operation
+	RouteOperation    = "GET /v1/operations/{id}"                          // ?wait=SECONDS&progress=1 -> Operation, at once when final
+	RouteOperationLog = "GET /v1/operations/{id}/log"                      // -> text/plain: what CRIU wrote about a migration that failed
+	RouteBlob         = "GET /v1/blobs/{digest}"                           // hosts only: the template's archive, zstd
+	RouteApply        = "POST /v1/apply"                                   // hosts only: a cluster command -> its result
+	RouteRead         = "GET /v1/read/{id}"                                // hosts only: a container's record, read from the leader after a barrier
+	RouteBecomeVoter  = "POST /v1/raft/rejoin"                             // hosts only
+	RouteOwnerExec    = "GET /v1/local/containers/{id}/exec"               // hosts only: exec on the owner
+	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"               // hosts only: logs on the owner
+	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check"             // hosts only: preflight on the owner -> Verdict
+	RouteDoctor       = "GET /v1/doctor"                                   // -> []Finding of the asked host
 )
 
 // Host is a host with what is observed of it.
@@ -184,6 +189,39 @@ type ActionRequest struct {
 	Force bool          `json:"force"`           // stop, destroy: kill at once; stop: throw the memory of a suspended one away; suspend: end the sessions of exec
 	Now   bool          `json:"now,omitempty"`   // destroy: not into the trash
 	Grace time.Duration `json:"grace,omitempty"` // stop, restart: how long it may take to end before it is killed, 0: 30 s
+}
+
+// TaskRequest says how long to wait for something that a container's host does with its disk; the container is locked
+// until it has ended, also if nobody waits for it.
+type TaskRequest struct {
+	Wait time.Duration `json:"wait,omitempty"` // 0: ten minutes
+}
+
+// SnapshotRequest keeps what a container is now.
+type SnapshotRequest struct {
+	TaskRequest
+	Name   string `json:"name,omitempty"` // empty: after the time
+	Text   string `json:"text,omitempty"`
+	Memory bool   `json:"memory,omitempty"` // with what runs
+}
+
+// CloneRequest makes another container with the same content, on the same host.
+type CloneRequest struct {
+	TaskRequest
+	ID       int               `json:"id,omitempty"`   // 0: the next free one
+	Name     string            `json:"name,omitempty"` // empty: ct<ID>
+	Hostname string            `json:"hostname,omitempty"`
+	IP       string            `json:"ip,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`   // beside those of the old one
+	Snapshot string            `json:"snapshot,omitempty"` // empty: as it is now
+	Start    bool              `json:"start,omitempty"`
+}
+
+// ReinstallRequest has a container begin again from a template.
+type ReinstallRequest struct {
+	TaskRequest
+	Template string   `json:"template,omitempty"` // empty: its own
+	Keep     []string `json:"keep,omitempty"`     // paths inside that stay
 }
 
 // RestoreRequest takes a container out of the trash.

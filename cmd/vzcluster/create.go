@@ -106,22 +106,31 @@ func (e *env) waitRunning(ctx context.Context, cl *api.Client, ct api.Container,
 	return ct, nil
 }
 
+// idOrName reads the argument, a CTID or a name, or else the flag for the name.
+func idOrName(c *cli.Context, word string) (id int, name string, err error) {
+	name = c.String("name")
+	if word == "" {
+		return 0, name, nil
+	}
+	if id, err = strconv.Atoi(word); err == nil {
+		if id <= 0 {
+			return 0, "", usagef(c, "%s is not a CTID, they go from 101 up", word)
+		}
+		return id, name, nil
+	}
+	if name != "" && name != word {
+		return 0, "", usagef(c, "it cannot be named both %s and %s", word, name)
+	}
+	return 0, word, nil
+}
+
 // createRequest reads the flags and the argument, a CTID or a name.
 func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.CreateRequest, error) {
 	r := api.CreateRequest{Name: c.String("name"), Hostname: c.String("hostname"), Host: c.String("host"), Template: c.String("template")}
-	if word := c.Args().First(); word != "" {
-		if id, err := strconv.Atoi(word); err == nil {
-			r.ID = id
-		} else if r.Name != "" && r.Name != word {
-			return r, usagef(c, "it cannot be named both %s and %s", word, r.Name)
-		} else {
-			r.Name = word
-		}
-	}
-	if r.ID < 0 || c.Args().Present() && r.ID == 0 && r.Name == "" {
-		return r, usagef(c, "%s is not a CTID, they go from 101 up", c.Args().First())
-	}
 	var err error
+	if r.ID, r.Name, err = idOrName(c, c.Args().First()); err != nil {
+		return r, err
+	}
 	if r.Limits, err = limits(c); err != nil {
 		return r, err
 	}

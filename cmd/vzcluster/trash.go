@@ -70,13 +70,8 @@ func (e *env) emptyTrash(ctx context.Context, c *cli.Context, cl *api.Client) er
 		e.progress("the trash is empty")
 		return e.show(c, cs, trashView(cs))
 	}
-	if !c.Bool("yes") {
-		if !e.terminal(e.stdin) {
-			return usagef(c, "trash empty asks before it deletes, but this is no terminal; say -y if you mean it")
-		}
-		if err := e.ask("delete %d containers for good?", len(cs)); err != nil {
-			return err
-		}
+	if err := e.sure(c, "delete %d containers for good?", len(cs)); err != nil {
+		return err
 	}
 	text := ""
 	for _, ct := range cs {

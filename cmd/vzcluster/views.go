@@ -136,6 +136,10 @@ func about(o cluster.Operation) string {
 	switch o.Kind {
 	case cluster.OpMigrate:
 		return fmt.Sprintf("%d %s -> %s", o.Container, o.From, o.To)
+	case cluster.OpClone:
+		return fmt.Sprintf("%d to %d", o.Container, o.Task.Clone)
+	case cluster.OpSnapshot, cluster.OpSwitch, cluster.OpDropSnapshot, cluster.OpReinstall:
+		return strings.TrimSpace(fmt.Sprintf("%d %s", o.Container, o.Task.Snapshot))
 	case cluster.OpDrain:
 		return fmt.Sprintf("%s, %s", o.Host, moves(len(o.Steps)))
 	}

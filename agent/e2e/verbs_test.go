@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+// counting has a container count in /run/n, which a boot empties, and returns what reads it.
+func (k *kit) countIn(name string) func() int {
+	k.t.Helper()
+	k.inside(name, "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i > /run/n.new; mv /run/n.new /run/n; usleep 5000; done' </dev/null >/dev/null 2>&1 &")
+	read := func() int {
+		n, _ := strconv.Atoi(k.inside(name, "cat /run/n 2>/dev/null || echo 0"))
+		return n
+	}
+	k.until("it counts", recovery, func() error {
+		if read() == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	return read
+}
+
+// goesOn wants the count to go on where it stood, not from the beginning.
+func (k *kit) goesOn(what string, read func() int, stood int) {
+	k.t.Helper()
+	k.until(what, recovery, func() error {
+		if n := read(); n <= stood {
+			return fmt.Errorf("it stood at %d and is at %d", stood, n)
+		}
+		return nil
+	})
+}
+
+// TestVerbs does with one container after the other what one does with them in the course of a year.
+func TestVerbs(t *testing.T) {
+	k := sharedLab(t)
+	c := k.run("year", "busybox")
+	read := k.countIn("year")
+
+	// Suspend, and let it go on; on another host, too.
+	stood := read()
+	if now := ask[api.Container](k, "suspend", "year"); now.State != cluster.Suspended || len(k.copies(c.ID)) != 0 {
+		t.Fatalf("suspended it is %s and runs on %v", now.State, k.copies(c.ID))
+	}
+	k.refused(7, []string{"is suspended", "stop --force"}, "stop", "year")
+	k.vz("resume", "year")
+	k.goesOn("after a suspension", read, stood)
+
+	// Snapshots.
+	k.inside("year", "echo one > /root/file")
+	k.vz("snapshot", "create", "year", "disk")
+	k.vz("snapshot", "create", "year", "all", "--memory", "--description", "with everything")
+	kept := read()
+	k.inside("year", "echo two > /root/file; rm -r /etc/init.d 2>/dev/null || true")
+	k.vz("snapshot", "switch", "-y", "year", "disk")
+	if got := k.inside("year", "cat /root/file; cat /run/n 2>/dev/null || echo booted"); got != "one\nbooted" {
+		t.Errorf("at the snapshot of the disk it has %q", got)
+	}
+	k.vz("snapshot", "switch", "-y", "year", "all")
+	k.goesOn("at the snapshot of everything", read, kept-1)
+	if n := read(); n > kept+20000 {
+		t.Errorf("it was kept at %d and is at %d", kept, n)
+	}
+
+	// A clone of a running one is another one.
+	two := ask[api.Container](k, "clone", "year", "year2", "--start")
+	k.destroyAfter("year2")
+	if two.State != cluster.Running || two.ID == c.ID {
+		t.Errorf("the clone is %+v", two)
+	}
+	if a, b := k.inside("year", "cat /etc/machine-id /root/file"), k.inside("year2", "cat /etc/machine-id /root/file"); a == b || !strings.HasSuffix(b, "one") {
+		t.Errorf("the two have %q and %q", a, b)
+	}
+	if got := k.inside("year2", "hostname"); got != "year2" {
+		t.Errorf("the clone calls itself %q", got)
+	}
+
+	k.vz("rename", "year2", "spare")
+	k.destroyAfter("spare")
+	k.vz("describe", "spare", "a spare one")
+	k.vz("label", "spare", "tier=none")
+	if now := k.show("spare"); now.Text != "a spare one" || now.Labels["tier"] != "none" || now.ID != two.ID {
+		t.Errorf("it is %+v", now)
+	}
+
+	// The trash.
+	k.vz("destroy", "-y", "-f", "spare")
+	k.refused(3, []string{"spare"}, "show", "spare")
+	if out := k.vz("trash", "ls"); !strings.Contains(out, "spare") {
+		t.Errorf("the trash has %q", out)
+	}
+	k.vz("trash", "restore", "spare")
+	k.vz("start", "spare")
+	if got := k.inside("spare", "cat /root/file"); got != "one" {
+		t.Errorf("back from the trash it has %q", got)
+	}
+
+	// From the beginning, but for one folder.
+	k.inside("spare", "mkdir -p /srv/site; echo site > /srv/site/index")
+	k.vz("reinstall", "-y", "spare", "--keep", "/srv/site")
+	if got := k.inside("spare", "cat /srv/site/index; cat /root/file 2>/dev/null || echo gone"); got != "site\ngone" {
+		t.Errorf("reinstalled it has %q", got)
+	}
+	for _, name := range []string{"disk", "all"} {
+		k.vz("snapshot", "rm", "year", name)
+	}
+	if now := k.show("year"); len(now.Snapshots) != 0 {
+		t.Errorf("it still has %+v", now.Snapshots)
+	}
+}

@@ -28,6 +28,9 @@ func (t *tool) startIt(ctx context.Context, c api.Container, wait bool) error {
 	if running(c) {
 		return fail(codeRunning, "Container is already running")
 	}
+	if c.State == cluster.Suspended {
+		return t.resumeIt(ctx, c)
+	}
 	t.say("Starting container...")
 	after, err := t.cl.Action(ctx, id(c), "start", api.ActionRequest{Wait: patience})
 	if err != nil {
@@ -142,7 +145,10 @@ func (t *tool) status(ctx context.Context, ct string, args []string) error {
 		mounted, state = "mounted", "running"
 	}
 	line := "CTID " + id(c) + " exist " + mounted + " " + state
-	if c.State == cluster.Unknown {
+	switch c.State {
+	case cluster.Suspended:
+		line += " suspended"
+	case cluster.Unknown:
 		line += " (its host is lost)"
 	}
 	t.say("%s", line)

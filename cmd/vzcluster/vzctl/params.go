@@ -66,6 +66,7 @@ func parameters() []parameter {
 		{"iopslimit", "", iopsLimit},
 		{"hostname", "", func(p *params, v string) error { p.set.Hostname = &v; return nil }},
 		{"name", "", func(p *params, v string) error { p.set.Name = &v; return nil }},
+		{"description", "", func(p *params, v string) error { p.set.Text = &v; return nil }},
 		{"ostemplate", "", func(p *params, v string) error { p.template = v; return nil }},
 		{"ipadd", "IP_ADDRESS", func(p *params, v string) error { return addresses(v, &p.ipAdd) }},
 		{"ipdel", "IPDEL", func(p *params, v string) error { return removal(v, &p.ipDel) }},

@@ -100,6 +100,7 @@ type verb func(ctx context.Context, ct string, args []string) error
 func (t *tool) verb(name string) verb {
 	return map[string]verb{
 		"create": t.create, "set": t.set, "destroy": t.destroy, "delete": t.destroy, "status": t.status,
+		"suspend": t.suspend, "chkpnt": t.suspend, "resume": t.resume, "restore": t.resume,
 		"start": t.start, "stop": t.stop, "restart": t.restart,
 		"exec": t.exec, "exec2": t.exec2, "exec3": t.exec2, "enter": t.enter, "console": t.console, "runscript": t.runscript,
 		"quotaon": t.quota, "quotaoff": t.quota, "quotainit": t.quota, "convert": t.ploop, "compact": t.ploop,
@@ -172,14 +173,16 @@ vzctl create <ctid> [--ostemplate <name>] [--config <name>] [--hostname <name>]
 vzctl start <ctid> [--wait] [--force]
 vzctl stop <ctid> [--fast]
 vzctl restart <ctid> [--wait] [--fast]
-vzctl destroy | status <ctid>
+vzctl suspend | resume | destroy | status <ctid>
 vzctl exec | exec2 <ctid> <command> [arg ...]
 vzctl enter <ctid> [--exec <command> [arg ...]]
 vzctl console <ctid>
 vzctl runscript <ctid> <script>
 vzctl set <ctid> [--save] [--ram <size>] [--swap <size>] [--cpuunits <N>]
    [--cpulimit <percent>] [--cpus <N>] [--diskspace <size>]
-   [--hostname <name>] [--name <name>]
+   [--cpumask <cpus>] [--nodemask <nodes>] [--numproc <N>] [--ioprio <0-7>]
+   [--iolimit <MB/s>] [--iopslimit <N>]
+   [--hostname <name>] [--name <name>] [--description <text>]
 
 Sizes have a suffix: B K M G T, or P for pages of 4 KiB. Options of OpenVZ that
 mean nothing here are accepted with a warning that says why.

@@ -157,6 +157,9 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 	var q api.SetRequest
 	_ = json.NewDecoder(r.Body).Decode(&q)
 	c.Limits = q.LimitsOver(c.Limits)
+	if q.Text != nil {
+		c.Text = *q.Text
+	}
 	if q.Name != nil {
 		for _, o := range a.containers {
 			if o.Name == *q.Name {
@@ -170,7 +173,9 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 
 func (a *fakeAgent) act(c *api.Container, r *http.Request) any {
 	switch r.PathValue("action") {
-	case "start":
+	case "suspend":
+		c.State = cluster.Suspended
+	case "start", "resume":
 		c.State = cluster.Running
 	case "stop":
 		if c.Name == "stubborn" {

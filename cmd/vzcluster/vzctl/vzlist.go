@@ -31,6 +31,7 @@ func fields() []field {
 		{"hostname", "HOSTNAME", -32, func(c api.Container) any { return c.Hostname }},
 		{"name", "NAME", -32, func(c api.Container) any { return c.Name }},
 		{"smart_name", "SMARTNAME", 10, func(c api.Container) any { return c.Name }},
+		{"description", "DESCRIPTION", -32, func(c api.Container) any { return c.Text }},
 		{"ostemplate", "OSTEMPLATE", -32, func(c api.Container) any { return c.Template }},
 		{"ip", "IP_ADDR", -15, func(c api.Container) any { return addressesOf(c) }},
 		{"status", "STATUS", -9, func(c api.Container) any { return status(c) }},
@@ -57,6 +58,8 @@ func status(c api.Container) string {
 		return "running"
 	case c.State == cluster.Unknown:
 		return "unknown"
+	case c.State == cluster.Suspended:
+		return "suspended"
 	}
 	return "stopped"
 }
@@ -65,7 +68,7 @@ func status(c api.Container) string {
 type listing struct {
 	all, stopped, names, headless, whole, json, list, one bool
 	output, sort                                          string
-	hostname, name                                        string // patterns
+	hostname, name, description                           string // patterns
 }
 
 func (l *listing) options() []option {
@@ -73,13 +76,12 @@ func (l *listing) options() []option {
 	options := []option{
 		flag("all", &l.all), flag("stopped", &l.stopped), flag("name", &l.names), flag("no-header", &l.headless), flag("no-trim", &l.whole),
 		flag("json", &l.json), flag("list", &l.list), flag("1", &l.one), text("output", &l.output), text("sort", &l.sort),
-		text("hostname", &l.hostname), text("name_filter", &l.name), flag("help", &help),
+		text("hostname", &l.hostname), text("name_filter", &l.name), text("description", &l.description), flag("help", &help),
 	}
-	for i, letter := range []byte("aSnHtjL\x00oshN\x00") {
+	for i, letter := range []byte("aSnHtjL\x00oshNd\x00") {
 		options[i].short = letter
 	}
-	description := option{name: "description", short: 'd', value: true, set: func(string) error { return fmt.Errorf("containers have no description yet") }}
-	return append(options, description)
+	return options
 }
 
 func (t *tool) vzlist(ctx context.Context, args []string) error {
@@ -165,7 +167,7 @@ func (l *listing) filter(cs []api.Container, ids []string) ([]api.Container, err
 		if len(ids) > 0 {
 			wanted = slices.Contains(ids, id(c)) || slices.Contains(ids, c.Name)
 		}
-		for _, m := range []struct{ pattern, value string }{{l.hostname, c.Hostname}, {l.name, c.Name}} {
+		for _, m := range []struct{ pattern, value string }{{l.hostname, c.Hostname}, {l.name, c.Name}, {l.description, c.Text}} {
 			if m.pattern == "" {
 				continue
 			}

@@ -101,6 +101,7 @@ func (t *tool) verb(name string) verb {
 	return map[string]verb{
 		"create": t.create, "set": t.set, "destroy": t.destroy, "delete": t.destroy, "status": t.status,
 		"suspend": t.suspend, "chkpnt": t.suspend, "resume": t.resume, "restore": t.resume,
+		"snapshot": t.snapshot, "snapshot-switch": t.snapshotSwitch, "snapshot-delete": t.snapshotDelete, "snapshot-list": t.snapshotList,
 		"start": t.start, "stop": t.stop, "restart": t.restart,
 		"exec": t.exec, "exec2": t.exec2, "exec3": t.exec2, "enter": t.enter, "console": t.console, "runscript": t.runscript,
 		"quotaon": t.quota, "quotaoff": t.quota, "quotainit": t.quota, "convert": t.ploop, "compact": t.ploop,
@@ -174,6 +175,11 @@ vzctl start <ctid> [--wait] [--force]
 vzctl stop <ctid> [--fast]
 vzctl restart <ctid> [--wait] [--fast]
 vzctl suspend | resume | destroy | status <ctid>
+vzctl snapshot <ctid> [--id <uuid>] [--name <name>] [--description <text>]
+   [--skip-suspend]
+vzctl snapshot-switch <ctid> --id <uuid> [--must-resume]
+vzctl snapshot-delete <ctid> --id <uuid>
+vzctl snapshot-list <ctid> [-H] [-o field[,field...]] [--id <uuid>]
 vzctl exec | exec2 <ctid> <command> [arg ...]
 vzctl enter <ctid> [--exec <command> [arg ...]]
 vzctl console <ctid>

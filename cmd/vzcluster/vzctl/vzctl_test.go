@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -112,6 +113,17 @@ func (a *fakeAgent) routes() http.Handler {
 	handle(api.RouteContainer, a.one(func(c *api.Container, _ *http.Request) any { return c }))
 	handle(api.RouteSet, a.one(a.set))
 	handle(api.RouteAction, a.one(a.act))
+	handle(api.RouteSnapshot, a.one(func(c *api.Container, r *http.Request) any {
+		var q api.SnapshotRequest
+		_ = json.NewDecoder(r.Body).Decode(&q)
+		c.Snapshots = append(c.Snapshots, cluster.Snapshot{Name: q.Name, Text: q.Text, Memory: q.Memory, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)})
+		return c
+	}))
+	handle(api.RouteSwitch, a.one(func(c *api.Container, _ *http.Request) any { return c }))
+	handle(api.RouteSnapshotDrop, a.one(func(c *api.Container, r *http.Request) any {
+		c.Snapshots = slices.DeleteFunc(c.Snapshots, func(s cluster.Snapshot) bool { return s.Name == r.PathValue("name") })
+		return c
+	}))
 	handle(api.RouteMigrate, a.one(a.migrate))
 	return mux
 }

@@ -39,7 +39,7 @@ func (m *member) handleAction(_ http.ResponseWriter, r *http.Request) (any, erro
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), req.Wait)
 	defer cancel()
-	if action == "destroy" && !req.Now && !c.InTrash() && m.cfg.Trash.Hours > 0 {
+	if action == "destroy" && !req.Now && !c.InTrash() && !c.Waits() && m.cfg.Trash.Hours > 0 {
 		return m.trash(ctx, c, req)
 	}
 	if err := m.mayAct(ctx, c, action, req); err != nil {
@@ -90,6 +90,9 @@ func (m *member) mayDump(ctx context.Context, c *cluster.Container, how string, 
 
 // follow has the owner act on what is wanted of a container, and returns when that is reached.
 func (m *member) follow(ctx context.Context, now *cluster.Container, want cluster.Desired, restart, force bool) (any, error) {
+	if now.Waits() { // it is done when it gets a host, or was never anywhere
+		return m.container(m.store.State(), now), nil
+	}
 	if m.down(ctx, now.Host) {
 		return nil, errDown(now.Host)
 	}

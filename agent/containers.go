@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,6 @@ import (
 // defaultWait is how long an action waits for its outcome.
 const defaultWait = 60 * time.Second
 
-// maxPlacements bounds how often a placement is decided anew because another one took the room in between.
-const maxPlacements = 5
-
 // handleCreate places a container and commits it; with start it returns when the container runs, has failed, or
 // defaultWait is over, and its state says which.
 func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -33,12 +31,14 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 	if req.Host != "" && m.store.State().Host(req.Host) == nil {
 		return nil, notFound("host", req.Host, "vzcluster host ls")
 	}
-	c, err := m.create(r.Context(), req, t)
-	if err != nil {
+	o := &order{specs: []cluster.Container{wanted(req, t)}, waits: req.WaitForRoom}
+	o.items = []cluster.NewContainer{{ID: req.ID, Name: req.Name, Hostname: req.Hostname, IP: req.IP, Host: req.Host}}
+	if err := m.fulfil(o); err != nil {
 		return nil, err
 	}
+	c := o.made[0]
 	m.spread()
-	if req.Start {
+	if req.Start && !c.Waits() {
 		ctx, cancel := context.WithTimeout(r.Context(), defaultWait)
 		defer cancel()
 		if now, err := m.await(ctx, c.ID, settledAs(cluster.WantRunning)); now != nil && r.Context().Err() == nil {
@@ -50,40 +50,65 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 	return m.container(m.store.State(), c), nil
 }
 
-// create decides on a snapshot and commits; when the room was taken in between it decides again.
-func (m *member) create(ctx context.Context, req api.CreateRequest, t *cluster.Template) (*cluster.Container, error) {
-	m.placing.Lock()
-	defer m.placing.Unlock()
-	var silent []string // gossip learns of a death later than whoever asks
-	for try := 0; ; try++ {
-		d := m.place(req, t.Digest, silent...)
-		if d.Host == "" {
-			return nil, api.Errorf(api.CodeNoFit, "'vzcluster place --why' explains each host", "%s", d.Why)
-		}
-		if !m.answers(ctx, d.Host) && ctx.Err() == nil {
-			silent = append(silent, d.Host)
-			continue
-		}
-		c := wanted(req, d.Host)
-		c.Created, c.Placement = time.Now().UTC(), d.Why
-		made, err := applyHere[*cluster.Container](ctx, m, cluster.CreateContainer{Container: c, IP: req.IP})
-		if errors.Is(err, cluster.ErrNoFit) && try < maxPlacements {
-			continue
-		}
-		return made, err
-	}
-}
-
-// wanted is the container that a request asks for.
-func wanted(req api.CreateRequest, host string) cluster.Container {
+// wanted is what a request asks for, without what tells its containers apart.
+func wanted(req api.CreateRequest, t *cluster.Template) cluster.Container {
 	c := cluster.Container{
-		ID: req.ID, Name: req.Name, Host: host, Template: req.Template, Limits: req.Limits, Hostname: req.Hostname,
-		Labels: req.Labels, Desired: cluster.WantStopped,
+		Template: t.Name, Digest: t.Digest, Limits: req.Limits, Labels: req.Labels, Rules: req.Rules, Desired: cluster.WantStopped,
 	}
 	if req.Start {
 		c.Desired = cluster.WantRunning
 	}
 	return c
+}
+
+// handleCreateMany places many containers as one plan. It returns when they are decided, not when they run.
+func (m *member) handleCreateMany(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.CreateManyRequest
+	if err := readJSON(r, &req); err != nil {
+		return nil, err
+	}
+	o := &order{waits: req.WaitForRoom}
+	for _, like := range req.Containers {
+		if err := m.addLike(o, like); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.fulfil(o); err != nil {
+		return nil, err
+	}
+	m.spread()
+	made := make([]api.Created, len(o.made))
+	for i, c := range o.made {
+		made[i] = api.Created{ID: c.ID, Name: c.Name, Host: c.Host, State: c.State, Addresses: c.Addresses, Why: cmp.Or(c.Placement, c.Detail)}
+	}
+	return made, nil
+}
+
+// addLike adds to an order what one request of several asks for.
+func (m *member) addLike(o *order, req api.CreateRequest) error {
+	t := m.store.State().Template(req.Template)
+	if t == nil {
+		return notFound("template", req.Template, "vzcluster template ls")
+	}
+	if req.Host != "" && m.store.State().Host(req.Host) == nil {
+		return notFound("host", req.Host, "vzcluster host ls")
+	}
+	n := max(req.Count, 1)
+	if req.Count < 0 || len(o.items)+n > api.MaxCreate {
+		return api.Errorf(api.CodeUsage, "", "%d containers cannot be created at once; at most %d can", len(o.items)+n, api.MaxCreate)
+	}
+	if n > 1 && (req.ID != 0 || req.Hostname != "" || req.IP != "" && req.IP != "auto" && req.IP != "none") {
+		return api.Errorf(api.CodeUsage, "", "%d containers cannot share a CTID, a host name or an address", n)
+	}
+	o.specs = append(o.specs, wanted(req, t))
+	for i := range n {
+		item := cluster.NewContainer{Spec: len(o.specs) - 1, ID: req.ID, Name: req.Name, Hostname: req.Hostname, IP: req.IP, Host: req.Host}
+		if n > 1 && req.Name != "" {
+			item.Name = fmt.Sprintf("%s-%d", req.Name, i+1)
+		}
+		o.items = append(o.items, item)
+	}
+	return nil
 }
 
 // answers reports whether a host's agent takes connections.
@@ -187,7 +212,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels}
+	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels, Rules: req.Rules}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits

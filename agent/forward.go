@@ -149,6 +149,10 @@ func (m *member) watchLeader(ctx context.Context, host string, got <-chan struct
 
 // passToOwner sends a request to the host of a container; what names one of the hosts-only routes.
 func (m *member) passToOwner(c *cluster.Container, what string, w http.ResponseWriter, r *http.Request) {
+	if c.Waits() {
+		respond(w, nil, errWaits(c))
+		return
+	}
 	host := c.Host
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {

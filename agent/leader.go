@@ -74,6 +74,9 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 		}
 		m.carryOutPlans(ctx, done)
 		m.emptyTrash(ctx, time.Now())
+		if err := m.placeWaiting(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warn("the containers that wait for room could not be looked at", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -38,11 +38,13 @@ type member struct {
 
 	firstSeeds []string // gossip addresses that the cluster named when this host joined
 
-	ruling  atomic.Bool  // the leader, and past its first barrier
-	placing sync.Mutex   // held from a placement's decision to its commit: the next one sees what it took
-	images  sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
-	fetch   singleflight.Group
-	plans   sync.Map // operation id -> struct{}: plans that this leader carries out
+	ruling   atomic.Bool  // the leader, and past its first barrier
+	placing  sync.Mutex   // held from a placement's decision to its commit: the next one sees what it took
+	orders   []*order     // that wait for placing
+	ordering sync.Mutex   // guards orders
+	images   sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
+	fetch    singleflight.Group
+	plans    sync.Map // operation id -> struct{}: plans that this leader carries out
 }
 
 // startMember opens everything that belongs to a cluster; what it started ends with the agent. After an error nothing

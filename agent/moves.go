@@ -28,6 +28,9 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	if err != nil {
 		return nil, err
 	}
+	if c.Waits() {
+		return nil, errWaits(c)
+	}
 	to, err := m.target(c, req.To)
 	if err != nil {
 		return nil, err

@@ -17,13 +17,6 @@ import (
 	"github.com/vzcluster/vzcluster/scheduler"
 )
 
-// What became of a step of a plan.
-const (
-	stepRunning = "running"
-	stepDone    = "done"
-	stepFailed  = "failed"
-)
-
 // snapshot is the cluster as the scheduler sees it; digest is the template of what is to be placed, if any.
 func (m *member) snapshot(digest string) scheduler.Snapshot {
 	s := m.store.State()
@@ -231,7 +224,7 @@ func (m *member) carryOut(ctx context.Context, id string) error {
 	plan := m.store.State().Operation(id)
 	begun, ended := make([]bool, len(plan.Steps)), make([]bool, len(plan.Steps))
 	for i, step := range plan.Steps {
-		begun[i], ended[i] = step.Status == stepDone, step.Status == stepDone
+		begun[i], ended[i] = step.Status == cluster.StepDone, step.Status == cluster.StepDone
 	}
 	ends := make(chan stepEnd)
 	running := 0
@@ -264,9 +257,9 @@ func (m *member) doStep(ctx context.Context, plan *cluster.Operation, i int) ste
 	if err != nil || m.store.State().Operation(plan.ID).Final() {
 		return stepEnd{i, reason, err}
 	}
-	status := stepDone
+	status := cluster.StepDone
 	if reason != "" {
-		status = stepFailed
+		status = cluster.StepFailed
 	}
 	_, err = m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Status: status})
 	return stepEnd{i, reason, err}
@@ -324,7 +317,7 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reas
 				return err.Error(), nil
 			}
 		}
-		if _, err := m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Migration: migration, Status: stepRunning}); err != nil {
+		if _, err := m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Migration: migration, Status: cluster.StepRunning}); err != nil {
 			return "", err
 		}
 	}

@@ -117,7 +117,7 @@ func TestFailedMoveStopsThePlan(t *testing.T) {
 	op, err := l.hosts[0].Drain(t.Context(), c.Host, api.PlanRequest{})
 	must(t, err)
 	op = l.hosts[0].finished(op.ID)
-	if op.Status != cluster.OpFailed || !strings.Contains(op.Error, "no CRIU") || op.Steps[0].Status != stepFailed {
+	if op.Status != cluster.OpFailed || !strings.Contains(op.Error, "no CRIU") || op.Steps[0].Status != cluster.StepFailed {
 		t.Errorf("the drain is %s: %q, its step %s", op.Status, op.Error, op.Steps[0].Status)
 	}
 	if !l.engines[c.Host].runs(c.ID) {

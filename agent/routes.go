@@ -69,6 +69,7 @@ func (a *Agent) routes() http.Handler {
 		api.RoutePlace:        (*member).handlePlace,
 		api.RouteContainers:   (*member).handleContainers,
 		api.RouteCreate:       (*member).handleCreate,
+		api.RouteCreateMany:   (*member).handleCreateMany,
 		api.RouteContainer:    (*member).handleContainer,
 		api.RouteSet:          (*member).handleSet,
 		api.RouteAction:       (*member).handleAction,

@@ -74,7 +74,7 @@ func (m *member) containers() []api.Container {
 // container adds what is observed: a container whose host is down is in a state that nobody knows.
 func (m *member) container(s *cluster.State, c *cluster.Container) api.Container {
 	v := api.Container{Container: *c, LastMove: s.LastMove(c.ID)}
-	if !m.alive(c.Host) {
+	if !c.Waits() && !m.alive(c.Host) {
 		v.State = cluster.Unknown
 	} else if s.ActiveMigration(c.ID) != nil && c.State == cluster.Running {
 		v.State = cluster.Migrating
@@ -189,7 +189,9 @@ func (m *member) wouldRefuse(req api.CreateRequest, host string) error {
 	if host == "" || req.Template == "" {
 		return nil
 	}
-	_, _, err := s.Apply(cluster.CreateContainer{Container: wanted(req, host), IP: req.IP})
+	c := wanted(req, s.Template(req.Template))
+	c.ID, c.Name, c.Hostname, c.Host = req.ID, req.Name, req.Hostname, host
+	_, _, err := s.Apply(cluster.CreateContainer{Container: c, IP: req.IP})
 	return err
 }
 
@@ -199,5 +201,6 @@ func (m *member) place(req api.CreateRequest, digest string, silent ...string) s
 	for i, h := range snap.Hosts {
 		snap.Hosts[i].Alive = h.Alive && !slices.Contains(silent, h.Name)
 	}
-	return scheduler.Place(snap, scheduler.Request{Need: req.Limits.Resources(), Template: digest, Pin: req.Host})
+	need := cluster.Container{Limits: req.Limits, Rules: req.Rules}
+	return scheduler.Place(snap, scheduler.Request{Need: need.Need(), Template: digest, Pin: req.Host})
 }

@@ -53,6 +53,11 @@ const (
 	kindEndTask          Kind = 28
 	kindTrashContainer   Kind = 29
 	kindRestoreContainer Kind = 30
+	kindCreateMany       Kind = 31
+	kindPlaceContainer   Kind = 32
+	kindSetPlan          Kind = 33
+	kindExtendPlan       Kind = 34
+	kindSetAutomation    Kind = 35
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -81,10 +86,13 @@ type UpdateHost struct {
 	Labels   map[string]string
 }
 
-// SetHostState cordons or activates a host. Result: *Host.
+// SetHostState cordons, activates, parks or wakes a host. Result: *Host. ErrConflict when it is to be parked and still
+// has containers.
 type SetHostState struct {
-	Name  string
-	State HostState
+	Name   string
+	State  HostState
+	Detail string    `json:",omitempty"` // why, for people
+	At     time.Time `json:",omitzero"`
 }
 
 // SetVoter records whether a host votes in raft. Result: *Host.
@@ -121,6 +129,42 @@ type DropTemplate struct{ Name string }
 type CreateContainer struct {
 	Container Container
 	IP        string
+}
+
+// CreateContainers makes many containers in one entry. Result: []Created, one for each item: whatever is wrong with one
+// of them is no business of the others. Names and CTIDs are as in CreateContainer. A container that is wanted stopped
+// is so from the start; there is nothing that its owner has to do.
+type CreateContainers struct {
+	Specs []Container // what items have in common
+	Items []NewContainer
+	At    time.Time
+}
+
+// NewContainer is one container of a batch.
+type NewContainer struct {
+	Spec     int    // index into Specs
+	ID       int    `json:",omitempty"`
+	Name     string `json:",omitempty"`
+	Hostname string `json:",omitempty"` // empty: that of the specification, or the name
+	IP       string `json:",omitempty"`
+	Host     string `json:",omitempty"`
+	Why      string `json:",omitempty"`
+	Waits    bool   `json:",omitempty"` // no host has room: it waits for one
+}
+
+// Created is what became of one container of a batch.
+type Created struct {
+	Container *Container
+	Err       error
+}
+
+// PlaceContainer gives a container that waits a host, or without one says why it still waits. Result: *Container.
+// ErrStale when it waits no more, ErrNoFit when it does not fit.
+type PlaceContainer struct {
+	ID   int
+	Host string
+	Why  string
+	At   time.Time
 }
 
 // SetDesired says what the user wants of a container. Result: *Container. Restart (only with WantRunning) or a change
@@ -186,8 +230,9 @@ type FinishMigration struct {
 	At        time.Time
 }
 
-// BeginPlan records a drain or a consolidation. Result: *Operation. ErrConflict while the host has another drain, or
-// the cluster another consolidation.
+// BeginPlan records a plan: a drain, a consolidation, a rebalancing or a maintenance. Result: *Operation. It is carried
+// out at once unless its status is OpProposed. ErrConflict while another plan is under way, except that different hosts
+// can be drained at the same time.
 type BeginPlan struct{ Operation Operation }
 
 // StepPlan records what became of one step of a plan. Result: *Operation. An empty Migration keeps the one recorded.
@@ -196,9 +241,29 @@ type StepPlan struct {
 	Step      int // index into Steps
 	Migration string
 	Status    string
+	Reason    string `json:",omitempty"`
 }
 
-// EndPlan ends a plan with a final status. Result: *Operation. Repeating the same end changes nothing.
+// SetPlan has a proposed plan carried out, pauses one, or has it go on. Result: *Operation. ErrConflict as in BeginPlan.
+type SetPlan struct {
+	Operation string
+	Status    OperationStatus // OpRunning or OpPaused
+}
+
+// ExtendPlan adds steps to a plan that is carried out, and says how far its round is. Result: *Operation. ErrStale unless
+// the plan has Known steps: a former leader may have added them.
+type ExtendPlan struct {
+	Operation string
+	Known     int
+	Steps     []Move
+	Round     *Round `json:",omitempty"`
+}
+
+// SetAutomation says what the cluster does by itself. Result: *Automation.
+type SetAutomation struct{ Automation Automation }
+
+// EndPlan ends a plan with a final status; steps that have not begun are withdrawn. Result: *Operation. Repeating the same
+// end changes nothing.
 type EndPlan struct {
 	Operation string
 	Status    OperationStatus
@@ -225,6 +290,8 @@ type SetHost struct {
 	Name          string
 	Reserve       *Resources
 	MaxContainers *int64
+	Labels        map[string]string `json:",omitempty"` // merged; an empty value gives the label of the host's configuration back
+	Power         *Power            `json:",omitempty"`
 }
 
 // BeginTask locks a container for a local operation, which its owner carries out. Result: *Operation. From and Generation
@@ -292,6 +359,11 @@ func (BeginTask) Kind() Kind              { return kindBeginTask }
 func (EndTask) Kind() Kind                { return kindEndTask }
 func (TrashContainer) Kind() Kind         { return kindTrashContainer }
 func (RestoreContainer) Kind() Kind       { return kindRestoreContainer }
+func (CreateContainers) Kind() Kind       { return kindCreateMany }
+func (PlaceContainer) Kind() Kind         { return kindPlaceContainer }
+func (SetPlan) Kind() Kind                { return kindSetPlan }
+func (ExtendPlan) Kind() Kind             { return kindExtendPlan }
+func (SetAutomation) Kind() Kind          { return kindSetAutomation }
 
 // Encode writes a command as a log entry: its kind in two bytes, then JSON.
 func Encode(c Command) ([]byte, error) {
@@ -362,5 +434,10 @@ func decoder(k Kind) func([]byte) (Command, error) {
 		kindEndTask:          decodeAs[EndTask],
 		kindTrashContainer:   decodeAs[TrashContainer],
 		kindRestoreContainer: decodeAs[RestoreContainer],
+		kindCreateMany:       decodeAs[CreateContainers],
+		kindPlaceContainer:   decodeAs[PlaceContainer],
+		kindSetPlan:          decodeAs[SetPlan],
+		kindExtendPlan:       decodeAs[ExtendPlan],
+		kindSetAutomation:    decodeAs[SetAutomation],
 	}[k]
 }

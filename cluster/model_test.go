@@ -166,7 +166,7 @@ func handoverCommands(ops []string) (commands []Command) {
 func TestEveryHandoverFollowsTheModel(t *testing.T) {
 	ops := []string{"a", "b"}
 	commands := handoverCommands(ops)
-	start := must(t, must(t, NewState(), threeHosts()...), SetHostState{"h3", HostCordoned}, create(101, "h1"))
+	start := must(t, must(t, NewState(), threeHosts()...), SetHostState{Name: "h3", State: HostCordoned}, create(101, "h1"))
 	identity := func(s *State) string { // epochs grow for ever, they do not matter here
 		h := describe(s, ops)
 		return fmt.Sprint(h, h.status, h.from, h.to)

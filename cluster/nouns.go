@@ -19,6 +19,9 @@ type HostState string
 const (
 	HostActive   HostState = "active"   // takes containers
 	HostCordoned HostState = "cordoned" // keeps what it has, takes nothing new
+	HostParking  HostState = "parking"  // empty, about to be switched off
+	HostParked   HostState = "parked"   // switched off on purpose: it is no loss that it is silent
+	HostWaking   HostState = "waking"   // switched on again, not back yet
 )
 
 // Host is a member of the cluster. Its name is its identity in raft, in gossip and in its certificate.
@@ -33,6 +36,10 @@ type Host struct {
 	Reserve       Resources         `json:"reserve,omitzero"`
 	MaxContainers int64             `json:"max_containers,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
+	Given         map[string]string `json:"given,omitempty"` // of the labels, those that a user gave it; the others are of its configuration
+	Power         Power             `json:"power,omitzero"`  // how it is switched off and on
+	Since         time.Time         `json:"since,omitzero"`  // of its state
+	Detail        string            `json:"detail,omitempty"`
 	Serial        string            `json:"serial"` // of the certificate that the cluster issued to it
 	Joined        time.Time         `json:"joined"`
 	Version       string            `json:"version,omitempty"`
@@ -80,7 +87,7 @@ func (c *Container) Need() Resources {
 type Container struct {
 	ID         int               `json:"id"` // CTID, from 101 up
 	Name       string            `json:"name"`
-	Host       string            `json:"host"`       // the owner
+	Host       string            `json:"host"`       // the owner; empty: it waits for room
 	Generation uint64            `json:"generation"` // grows by one at every hand-over
 	Desired    Desired           `json:"desired"`
 	Epoch      uint64            `json:"epoch"` // grows at every start, stop and restart that a user asks for
@@ -100,6 +107,7 @@ type Container struct {
 	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
 	Lost       string            `json:"lost,omitempty"`      // the migration that counted the last of them, until the start is reported
 	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
+	History    []Event           `json:"history,omitempty"`   // what was decided since, the latest last
 	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
 	GraceMS    int64             `json:"grace_ms,omitempty"`  // how long it may take to end before it is killed; 0: the default
 	Text       string            `json:"text,omitempty"`      // what it is good for, in the user's words
@@ -130,6 +138,8 @@ const (
 	OpMigrate     OperationKind = "migrate"
 	OpDrain       OperationKind = "drain"
 	OpConsolidate OperationKind = "consolidate"
+	OpRebalance   OperationKind = "rebalance"
+	OpMaintain    OperationKind = "maintain" // one host after the other: drained, its hook run, filled again
 )
 
 // OperationStatus says how far an operation is.
@@ -137,7 +147,9 @@ type OperationStatus string
 
 // The statuses of an operation. The last three are final.
 const (
+	OpProposed  OperationStatus = "proposed" // a plan that waits for somebody to approve it
 	OpRunning   OperationStatus = "running"
+	OpPaused    OperationStatus = "paused"    // a plan that begins no further move for now
 	OpCommitted OperationStatus = "committed" // a migration whose hand-over is decided, not yet finished
 	OpDone      OperationStatus = "done"
 	OpFailed    OperationStatus = "failed"
@@ -160,9 +172,15 @@ type Operation struct {
 	MaxDowntimeMS int64       `json:"max_downtime_ms,omitempty"`
 	Force         bool        `json:"force,omitempty"` // migrate: sessions of exec are ended for it
 	Parent        string      `json:"parent,omitempty"`
-	Host          string      `json:"host,omitempty"`  // drain
-	Steps         []Move      `json:"steps,omitempty"` // drain, consolidate: the plan
-	Width         int         `json:"width,omitempty"` // drain, consolidate: moves at once; 0 is taken as 1
+	Why           string      `json:"why,omitempty"`
+	Host          string      `json:"host,omitempty"`      // drain
+	Steps         []Move      `json:"steps,omitempty"`     // drain, consolidate: the plan
+	Width         int         `json:"width,omitempty"`     // of a plan: moves at once; 0 is taken as 1
+	Partial       bool        `json:"partial,omitempty"`   // of a plan: what cannot be moved stays, and the rest is moved
+	Automatic     bool        `json:"automatic,omitempty"` // of a plan: the cluster made it, nobody asked
+	Freed         []string    `json:"freed,omitempty"`     // of a plan: hosts that are empty after it
+	Park          bool        `json:"park,omitempty"`      // of a plan: the hosts that it frees are switched off
+	Round         *Round      `json:"round,omitempty"`     // maintain
 	Error         string      `json:"error,omitempty"`
 	Refused       bool        `json:"refused,omitempty"` // aborted by a preflight or a policy, not by a fault
 	Started       time.Time   `json:"started"`
@@ -186,8 +204,39 @@ type Move struct {
 	Why       string `json:"why"`
 	Mode      string `json:"mode,omitempty"`      // offline where it cannot be moved live; empty: live if it runs
 	Operation string `json:"operation,omitempty"` // the migration that carries it out
-	Status    string `json:"status,omitempty"`
+	Status    string `json:"status,omitempty"`    // one of the steps'; empty: it has not begun
+	Reason    string `json:"reason,omitempty"`    // why it failed or was withdrawn
 }
+
+// What became of a step of a plan.
+const (
+	StepRunning   = "running"
+	StepDone      = "done"
+	StepFailed    = "failed"
+	StepWithdrawn = "withdrawn" // never begun: the plan ended before, or the step made no sense any more
+)
+
+// Round is how far the maintenance of several hosts is.
+type Round struct {
+	Hosts []string   `json:"hosts"`
+	Turn  int        `json:"turn"` // index into Hosts
+	Stage RoundStage `json:"stage"`
+	Hook  string     `json:"hook,omitempty"` // what is run on the host while it is empty
+	Boot  string     `json:"boot,omitempty"` // the kernel that ran on it before the hook
+	First int        `json:"first"`          // index into the plan's steps of the first that empties it
+	State HostState  `json:"state"`          // of the host before its turn
+}
+
+// RoundStage is what is done to the host whose turn it is.
+type RoundStage string
+
+// The stages, in their order.
+const (
+	RoundDrain RoundStage = "drain"
+	RoundHook  RoundStage = "hook"
+	RoundWait  RoundStage = "return" // the hook has begun, the host shall answer
+	RoundFill  RoundStage = "fill"
+)
 
 // MoveResult is what a migration measured.
 type MoveResult struct {

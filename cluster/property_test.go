@@ -42,7 +42,7 @@ func checkInvariants(t interface{ Errorf(string, ...any) }, s *State) {
 		if c.UIDBase < 1<<20 || c.UIDBase%65536 != 0 {
 			t.Errorf("container %d has uid base %d", id, c.UIDBase)
 		}
-		if s.hosts[c.Host] == nil {
+		if s.hosts[c.Host] == nil && !c.Waits() {
 			t.Errorf("container %d is owned by %q, which does not exist", id, c.Host)
 		}
 		if c.Generation == 0 || c.Epoch == 0 {
@@ -77,7 +77,7 @@ func checkGroups(t interface{ Errorf(string, ...any) }, s *State) {
 		on[host][c.Rules.Group]++
 	}
 	for _, c := range s.Containers() {
-		if c.InTrash() {
+		if c.InTrash() || c.Waits() {
 			continue
 		}
 		add(c.Host, c)
@@ -182,6 +182,11 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 	tok, plan := fmt.Sprintf("x%d", step%5), fmt.Sprintf("d%d", step/20)
 	return rapid.SampledFrom([]Command{
 		c, c, c,
+		CreateContainers{
+			Specs: []Container{c.Container, {Template: "deb", Limits: limits, Desired: WantRunning}},
+			Items: []NewContainer{{Spec: step % 3, Host: host, IP: c.IP}, {Name: name, Spec: step % 2, Waits: true}, {Host: host}},
+		},
+		PlaceContainer{ID: id, Host: host, At: at(step)},
 		SetDesired{ID: id, Desired: desired, Restart: step%3 == 0},
 		SetContainer{ID: id, Limits: &limits, Labels: map[string]string{name: "x"}},
 		SetContainer{ID: id, Name: &name},
@@ -196,7 +201,7 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		CommitMigration{op},
 		AbortMigration{Operation: op, At: at(step)},
 		FinishMigration{Operation: op, Result: MoveResult{Restarted: step%2 == 0}, At: at(step)},
-		SetHostState{host, rapid.SampledFrom([]HostState{HostActive, HostActive, HostCordoned}).Draw(t, "state")},
+		SetHostState{Name: host, State: rapid.SampledFrom([]HostState{HostActive, HostActive, HostActive, HostCordoned, HostParking}).Draw(t, "state")},
 		RemoveHost{host},
 		AddToken{Token{ID: tok, Hash: "h", Created: at(step), Expires: at(step + 13)}},
 		AddHost{Host: testHost(1 + step%4), TokenID: tok, At: at(step)},
@@ -204,7 +209,9 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		TemplateOn{digest("a"), host},
 		DropTemplate{"deb"},
 		BeginPlan{Operation{ID: plan, Kind: OpDrain, Host: host, Steps: make([]Move, 2)}},
-		StepPlan{plan, step % 3, op, "done"},
+		StepPlan{Operation: plan, Step: step % 3, Migration: op, Status: "done"},
+		SetPlan{plan, rapid.SampledFrom([]OperationStatus{OpRunning, OpPaused, OpDone}).Draw(t, "plan")},
+		ExtendPlan{Operation: plan, Known: 2, Steps: make([]Move, step%2)},
 		EndPlan{plan, OpDone, "", at(step)},
 		drawTask(t, Operation{ID: op, Container: id, From: owner, Generation: generation}, c.Container),
 		EndTask{Operation: op, Error: name, At: at(step)},
@@ -297,8 +304,9 @@ func checkOwners(t *rapid.T, c Command, old, s *State) {
 			continue
 		}
 		_, commit := c.(CommitMigration)
+		_, placed := c.(PlaceContainer)
 		handed := was.Host != now.Host
-		if handed && !commit {
+		if handed && !commit && !(placed && was.Waits()) {
 			t.Errorf("%T moved container %d from %s to %s", c, now.ID, was.Host, now.Host)
 		}
 		if (handed && now.Generation != was.Generation+1) || (!handed && now.Generation != was.Generation) {
@@ -318,7 +326,7 @@ func TestDrawnCommandsReachTheInterestingStates(t *testing.T) {
 	missing := func() (names []string) {
 		for _, c := range everyCommand() {
 			switch c.(type) {
-			case InitCluster, UpdateHost, SetVoter, RevokeToken: // not drawn
+			case InitCluster, UpdateHost, SetVoter, RevokeToken, SetAutomation: // not drawn
 				continue
 			}
 			if name := fmt.Sprintf("%T", c); !reached[name] {

@@ -24,6 +24,7 @@ type snapshot struct {
 	Tokens     []*Token            `json:"tokens"`
 	Moves      map[int]*MoveResult `json:"moves"`
 	Policy     Policy              `json:"policy,omitzero"`
+	Automation *Automation         `json:"automation,omitempty"`
 	NextID     int                 `json:"next_id"`
 	HighID     int                 `json:"high_id"`
 	Generation uint64              `json:"generation"`
@@ -44,6 +45,7 @@ func (s *State) Snapshot(w io.Writer) error {
 		Tokens:     s.Tokens(),
 		Moves:      s.moves,
 		Policy:     s.policy,
+		Automation: s.automation,
 		NextID:     s.nextID,
 		HighID:     s.highID,
 		Generation: s.generation,
@@ -80,7 +82,7 @@ func ReadState(r io.Reader) (*State, error) {
 	}
 	fill(s.tokens, snap.Tokens, func(t *Token) string { return t.ID })
 	maps.Copy(s.moves, snap.Moves)
-	s.policy = snap.Policy
+	s.policy, s.automation = snap.Policy, snap.Automation
 	s.hostsChanged()
 	s.changed = false
 	s.nextID, s.highID, s.generation = max(snap.NextID, FirstCTID), snap.HighID, snap.Generation

@@ -25,6 +25,8 @@ type State struct {
 	moves      map[int]*MoveResult // the last finished move of each container
 	policy     Policy
 
+	automation *Automation // nil: none
+
 	nextID     int    // the counter that hands out CTIDs
 	highID     int    // the highest CTID ever used
 	generation uint64 // the highest generation that a removed container ever had
@@ -137,6 +139,9 @@ func (s *State) Containers() []*Container { return slices.Clone(s.list()) }
 
 // On returns the containers that a host owns, by CTID.
 func (s *State) On(host string) []*Container { return s.containers.on(host) }
+
+// Waiting returns the containers that no host has room for, by CTID.
+func (s *State) Waiting() []*Container { return s.containers.on("") }
 
 // CountOn is how many containers a host owns.
 func (s *State) CountOn(host string) int { return s.containers.usage(host).containers }

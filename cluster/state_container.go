@@ -4,55 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
-
-func (c CreateContainer) apply(s *State) (any, error) {
-	ct := c.Container
-	if ct.Limits.CPUUnits == 0 {
-		ct.Limits.CPUUnits = 1024
-	}
-	if err := ct.Limits.Check(); err != nil {
-		return nil, err
-	}
-	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
-		return nil, err
-	}
-	if err := s.chooseID(&ct); err != nil {
-		return nil, err
-	}
-	if err := s.nameContainer(&ct); err != nil {
-		return nil, err
-	}
-	if err := s.resolveTemplate(&ct); err != nil {
-		return nil, err
-	}
-	switch ct.Desired {
-	case "":
-		ct.Desired = WantStopped
-	case WantRunning, WantStopped:
-	default:
-		return nil, Refuse(ErrInvalid, "a new container can be wanted %s or %s, not %q", WantRunning, WantStopped, ct.Desired)
-	}
-	if err := s.checkRoom(ct.Host, &ct); err != nil {
-		return nil, err
-	}
-	if err := s.allocate(&ct, c.IP); err != nil {
-		return nil, err
-	}
-	ct.State, ct.Detail, ct.Operation, ct.Restarted, ct.Lost = Pending, "", "", 0, ""
-	ct.Snapshots, ct.Trashed = nil, time.Time{}
-	ct.Generation, ct.Epoch = 1, 1
-	if ct.ID <= s.highID {
-		// The CTID may have been used before; a forgotten copy must not look newer than the new container.
-		ct.Generation = s.generation + 1
-	}
-	ct.Labels = maps.Clone(ct.Labels)
-	maps.DeleteFunc(ct.Labels, func(_, v string) bool { return v == "" })
-	s.highID = max(s.highID, ct.ID)
-	s.putContainer(&ct)
-	return &ct, nil
-}
 
 // chooseID checks the wanted CTID, or takes the next free one from the counter.
 func (s *State) chooseID(ct *Container) error {
@@ -182,6 +134,10 @@ func (c SetDesired) apply(s *State) (any, error) {
 	}
 	ct := *old
 	ct.Desired, ct.GraceMS = c.Desired, c.GraceMS
+	if c.Desired == WantDestroyed && old.Waits() { // there is nothing of it anywhere, and nobody to say so
+		s.remove(old)
+		return &ct, nil
+	}
 	ct.Epoch++
 	s.putContainer(&ct)
 	return &ct, nil
@@ -242,6 +198,9 @@ func (s *State) checkChange(old, ct *Container) error {
 	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
 		return err
 	}
+	if old.Waits() {
+		return nil // whether a host has room is asked when it gets one
+	}
 	more := ct.Need().Sub(old.Need()).Positive()
 	if free := s.Free(ct.Host).Positive(); !free.Fits(more) {
 		return Refuse(ErrNoFit, "host %q cannot give %s that much more: %s; choose smaller limits or move it first",
@@ -286,7 +245,7 @@ func (s *State) owned(id int, host string, generation uint64) (*Container, error
 	if err != nil {
 		return nil, err
 	}
-	if ct.Host != host || ct.Generation != generation {
+	if ct.Waits() || ct.Host != host || ct.Generation != generation {
 		return nil, Refuse(ErrStale, "container %d belongs to host %q with generation %d, not to %q with %d",
 			id, ct.Host, ct.Generation, host, generation)
 	}
@@ -350,6 +309,12 @@ func (c RemoveContainer) apply(s *State) (any, error) {
 	if err := s.locked(ct); err != nil {
 		return nil, err
 	}
+	s.remove(ct)
+	return nil, nil
+}
+
+// remove forgets a container and what only it used.
+func (s *State) remove(ct *Container) {
 	s.generation = max(s.generation, ct.Generation)
 	s.dropContainer(ct)
 	if s.moves[ct.ID] != nil {
@@ -359,5 +324,4 @@ func (c RemoveContainer) apply(s *State) (any, error) {
 	for _, snap := range ct.Snapshots {
 		s.dropUnused(snap.Digest)
 	}
-	return nil, nil
 }

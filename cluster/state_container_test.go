@@ -137,7 +137,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"digest unknown", nil, with(func(c *CreateContainer) { c.Container.Digest = digest("f") }), ErrNotFound, "template"},
 		{"born destroyed", nil, with(func(c *CreateContainer) { c.Container.Desired = WantDestroyed }), ErrInvalid, "destroyed"},
 		{"host unknown", nil, create(0, "h9"), ErrNotFound, `"h9"`},
-		{"host cordoned", []Command{SetHostState{"h1", HostCordoned}}, create(0, "h1"), ErrNoFit, "cordoned"},
+		{"host cordoned", []Command{SetHostState{Name: "h1", State: HostCordoned}}, create(0, "h1"), ErrNoFit, "cordoned"},
 		{"no memory at all", nil, limits(Limits{}), ErrInvalid, "4M"},
 		{"too little memory", nil, limits(Limits{RAM: 4*mib - 1}), ErrInvalid, "at least 4M"},
 		{"negative swap", nil, limits(Limits{RAM: gib, Swap: -1}), ErrInvalid, "swap"},

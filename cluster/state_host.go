@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 )
 
@@ -77,8 +78,11 @@ func (s *State) admit(h Host) (*Host, error) {
 }
 
 func checkHost(h *Host) error {
-	if h.State != HostActive && h.State != HostCordoned {
+	if !slices.Contains([]HostState{HostActive, HostCordoned, HostParking, HostParked, HostWaking}, h.State) {
 		return Refuse(ErrInvalid, "%q is no state of a host; use %s or %s", h.State, HostActive, HostCordoned)
+	}
+	if err := h.Power.Check(); err != nil {
+		return err
 	}
 	if h.Capacity.negative() || h.Capacity.Containers != 0 || h.Capacity.Guaranteed != 0 {
 		return Refuse(ErrInvalid, "the capacity of host %q cannot be negative, and counts cpu, memory, disk and network only", h.Name)
@@ -103,13 +107,34 @@ func (c SetHost) apply(s *State) (any, error) {
 	if c.MaxContainers != nil {
 		h.MaxContainers = *c.MaxContainers
 	}
+	if c.Power != nil {
+		h.Power = *c.Power
+	}
+	if len(c.Labels) > 0 {
+		h.giveLabels(c.Labels)
+	}
 	if err := checkHost(&h); err != nil {
 		return nil, err
 	}
-	if h.Reserve != old.Reserve || h.MaxContainers != old.MaxContainers {
+	if !reflect.DeepEqual(h, *old) {
 		s.putHost(&h)
 	}
 	return s.hosts[c.Name], nil
+}
+
+// giveLabels sets labels that a user gives a host. An empty value takes one away; if it hid one of the host's
+// configuration, that one is back when the host's agent says so next.
+func (h *Host) giveLabels(labels map[string]string) {
+	h.Given = mergeLabels(h.Given, labels)
+	h.Labels = mergeLabels(h.Labels, labels)
+	if len(h.Given) == 0 {
+		h.Given = nil
+	}
+}
+
+// LabelsWith are the labels of a host whose configuration names these.
+func (h *Host) LabelsWith(configured map[string]string) map[string]string {
+	return mergeLabels(maps.Clone(configured), h.Given)
 }
 
 func (c UpdateHost) apply(s *State) (any, error) {
@@ -123,7 +148,7 @@ func (c UpdateHost) apply(s *State) (any, error) {
 	set(&h.Version, c.Version)
 	set(&h.Capacity, c.Capacity)
 	if c.Labels != nil {
-		h.Labels = maps.Clone(c.Labels)
+		h.Labels = h.LabelsWith(c.Labels)
 	}
 	if err := checkHost(&h); err != nil {
 		return nil, err
@@ -158,11 +183,39 @@ func (c SetHostState) apply(s *State) (any, error) {
 	if err := checkHost(&h); err != nil {
 		return nil, err
 	}
-	if h.State != old.State {
-		s.putHost(&h)
+	if (c.State == HostParking || c.State == HostParked) && c.State != old.State {
+		if err := s.checkParking(old); err != nil {
+			return nil, err
+		}
 	}
-	return s.hosts[h.Name], nil
+	if h.State == old.State && (c.Detail == "" || c.Detail == old.Detail) {
+		return old, nil
+	}
+	h.Since, h.Detail = c.At, c.Detail
+	s.putHost(&h)
+	return &h, nil
 }
+
+// checkParking says whether a host can be switched off without a loss: nothing is on it, and enough hosts stay for a
+// quorum that survives one of them.
+func (s *State) checkParking(h *Host) error {
+	if s.Reserved(h.Name) != (Resources{}) {
+		return Refuse(ErrConflict, "host %q is not empty, it cannot be parked; drain it first with 'vzcluster host drain %s'", h.Name, h.Name)
+	}
+	awake := 0
+	for _, o := range s.hosts {
+		if o.Name != h.Name && o.State.Awake() {
+			awake++
+		}
+	}
+	if least := min(VotersFor(len(s.hosts)), 3); awake < least {
+		return Refuse(ErrConflict, "host %q cannot be parked: a cluster of %d hosts keeps at least %d on, or it would not survive the loss of one", h.Name, len(s.hosts), least)
+	}
+	return nil
+}
+
+// Awake reports whether a host in this state is on, or should be.
+func (s HostState) Awake() bool { return s != HostParking && s != HostParked && s != HostWaking }
 
 func (c SetVoter) apply(s *State) (any, error) {
 	old, err := s.mustHost(c.Name)

@@ -125,11 +125,11 @@ func TestUpdateHost(t *testing.T) {
 
 func TestHostStateAndVoter(t *testing.T) {
 	s := must(t, NewState(), threeHosts()...)
-	s, h := apply[*Host](t, s, SetHostState{"h2", HostCordoned})
+	s, h := apply[*Host](t, s, SetHostState{Name: "h2", State: HostCordoned})
 	if h.State != HostCordoned {
 		t.Error("not cordoned")
 	}
-	unchanged(t, s, SetHostState{"h2", HostCordoned})
+	unchanged(t, s, SetHostState{Name: "h2", State: HostCordoned})
 	s, h = apply[*Host](t, s, SetVoter{"h2", true})
 	if !h.Voter || h.State != HostCordoned {
 		t.Errorf("became %+v", h)
@@ -158,8 +158,8 @@ func TestHostRefusals(t *testing.T) {
 		{"update unknown", nil, UpdateHost{Name: "h9", Version: "1"}, ErrNotFound, `"h9"`},
 		{"update negative", nil, UpdateHost{Name: "h1", Capacity: Resources{RAM: -1}}, ErrInvalid, "negative"},
 		{"update to another's address", nil, UpdateHost{Name: "h1", Address: testHost(2).Address}, ErrConflict, `"h2"`},
-		{"state of unknown", nil, SetHostState{"h9", HostActive}, ErrNotFound, `"h9"`},
-		{"unknown state", nil, SetHostState{"h1", "asleep"}, ErrInvalid, "asleep"},
+		{"state of unknown", nil, SetHostState{Name: "h9", State: HostActive}, ErrNotFound, `"h9"`},
+		{"unknown state", nil, SetHostState{Name: "h1", State: "asleep"}, ErrInvalid, "asleep"},
 		{"voter unknown", nil, SetVoter{"h9", true}, ErrNotFound, `"h9"`},
 		{"remove unknown", nil, RemoveHost{"h9"}, ErrNotFound, `"h9"`},
 		{"remove owner", []Command{ct}, RemoveHost{"h1"}, ErrConflict, "drain"},

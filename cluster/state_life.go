@@ -185,6 +185,9 @@ func (c TrashContainer) apply(s *State) (any, error) {
 		return old, nil
 	case c.At.IsZero():
 		return nil, Refuse(ErrInvalid, "what goes to the trash needs a time")
+	case old.Waits(): // there is nothing of it that could be kept
+		s.remove(old)
+		return old, nil
 	}
 	ct := *old
 	ct.Trashed = c.At

@@ -120,7 +120,9 @@ func (c AbortMigration) apply(s *State) (any, error) {
 	}
 	op := *old
 	op.Status, op.Error, op.Ended, op.Refused = OpAborted, c.Reason, c.At, c.Refused
-	s.unlock(&op, nil)
+	s.unlock(&op, func(ct *Container) {
+		ct.note(Event{At: c.At, What: EventStayed, From: op.From, To: op.To, Why: c.Reason, Operation: op.ID})
+	})
 	s.end(&op)
 	return &op, nil
 }
@@ -142,6 +144,7 @@ func (c FinishMigration) apply(s *State) (any, error) {
 	op.Status, op.Ended, op.Result, op.Restarted = OpDone, c.At, &result, result.Restarted
 	s.unlock(&op, func(ct *Container) {
 		ct.Lost = ""
+		ct.note(Event{At: c.At, What: EventMoved, From: op.From, To: op.To, Why: op.Why, Operation: op.ID})
 		if result.Restarted && !old.Restarted {
 			ct.Restarted++
 		}
@@ -154,7 +157,7 @@ func (c FinishMigration) apply(s *State) (any, error) {
 	return &op, nil
 }
 
-// unlock releases the container of a migration; change may be nil.
+// unlock releases the container of a migration.
 func (s *State) unlock(op *Operation, change func(*Container)) {
 	old := s.containers.get(op.Container)
 	if old == nil || old.Operation != op.ID {
@@ -162,9 +165,7 @@ func (s *State) unlock(op *Operation, change func(*Container)) {
 	}
 	ct := *old
 	ct.Operation = ""
-	if change != nil {
-		change(&ct)
-	}
+	change(&ct)
 	s.putContainer(&ct)
 }
 

@@ -125,7 +125,7 @@ func TestMigrationRefusals(t *testing.T) {
 		{"old generation", done, begin("n", 101, "h2", "h1", 1), ErrStale, "generation 2"},
 		{"to itself", one, with(func(o *Operation) { o.To = "h1" }), ErrInvalid, "already"},
 		{"unknown target", one, with(func(o *Operation) { o.To = "h9" }), ErrNotFound, `"h9"`},
-		{"cordoned target", append(one[:1:1], SetHostState{"h2", HostCordoned}), with(func(*Operation) {}), ErrNoFit, "cordoned"},
+		{"cordoned target", append(one[:1:1], SetHostState{Name: "h2", State: HostCordoned}), with(func(*Operation) {}), ErrNoFit, "cordoned"},
 		{"full target", append(one[:1:1], full), with(func(*Operation) {}), ErrNoFit, "memory"},
 		{"target full of promises", append(running[:2:2], promised), begin("n", 102, "h3", "h2", 1), ErrNoFit, "memory"},
 		{"create on a promise", running, func() Command { c := full; c.Container.ID = 0; return c }(), ErrNoFit, "memory"},
@@ -174,17 +174,17 @@ func TestPlan(t *testing.T) {
 	if op.Status != OpRunning || len(op.Steps) != 2 {
 		t.Errorf("began %+v", op)
 	}
-	must(t, s, BeginPlan{Operation{ID: "d2", Kind: OpDrain, Host: "h2"}}, BeginPlan{Operation{ID: "c", Kind: OpConsolidate}})
+	must(t, s, BeginPlan{Operation{ID: "d2", Kind: OpDrain, Host: "h2"}})
 
-	s2, step := apply[*Operation](t, s, StepPlan{"d", 1, "m", "running"})
+	s2, step := apply[*Operation](t, s, StepPlan{Operation: "d", Step: 1, Migration: "m", Status: "running"})
 	if step.Steps[1].Operation != "m" || step.Steps[1].Status != "running" || step.Steps[0].Status != "" {
 		t.Errorf("the step gave %+v", step.Steps)
 	}
 	if op.Steps[1].Status != "" || steps[1].Status != "" {
 		t.Error("the step changed the old state")
 	}
-	unchanged(t, s2, StepPlan{"d", 1, "m", "running"})
-	s2, step = apply[*Operation](t, s2, StepPlan{"d", 1, "", "done"})
+	unchanged(t, s2, StepPlan{Operation: "d", Step: 1, Migration: "m", Status: "running"})
+	s2, step = apply[*Operation](t, s2, StepPlan{Operation: "d", Step: 1, Migration: "", Status: "done"})
 	if step.Steps[1].Operation != "m" || step.Steps[1].Status != "done" {
 		t.Errorf("the step forgot its migration: %+v", step.Steps[1])
 	}
@@ -200,21 +200,20 @@ func TestPlan(t *testing.T) {
 
 func TestPlanRefusals(t *testing.T) {
 	drain := BeginPlan{Operation{ID: "d", Kind: OpDrain, Host: "h1", Steps: []Move{{Container: 101}}}}
-	cons := BeginPlan{Operation{ID: "c", Kind: OpConsolidate}}
-	running := []Command{drain, cons}
-	ended := append(running[:2:2], EndPlan{"d", OpDone, "", at(1)})
+	running := []Command{drain}
+	ended := append(running[:1:1], EndPlan{"d", OpDone, "", at(1)})
 	testRefusals(t, []refused{
 		{"no id", nil, BeginPlan{Operation{Kind: OpConsolidate}}, ErrInvalid, "id"},
 		{"no kind", nil, BeginPlan{Operation{ID: "x"}}, ErrInvalid, "kind"},
 		{"a migration", nil, BeginPlan{Operation{ID: "x", Kind: OpMigrate}}, ErrInvalid, "migrate"},
 		{"unknown host", nil, BeginPlan{Operation{ID: "x", Kind: OpDrain, Host: "h9"}}, ErrNotFound, `"h9"`},
 		{"id taken", running, drain, ErrConflict, `"d"`},
-		{"second drain of a host", running, BeginPlan{Operation{ID: "d2", Kind: OpDrain, Host: "h1"}}, ErrConflict, "drained already"},
-		{"second consolidation", running, BeginPlan{Operation{ID: "c2", Kind: OpConsolidate}}, ErrConflict, "consolidated already"},
-		{"step of unknown", nil, StepPlan{"d", 0, "", "done"}, ErrNotFound, `"d"`},
-		{"step below", running, StepPlan{"d", -1, "", "done"}, ErrInvalid, "no step -1"},
-		{"step beyond", running, StepPlan{"d", 1, "", "done"}, ErrInvalid, "no step 1"},
-		{"step after the end", ended, StepPlan{"d", 0, "", "done"}, ErrStale, "done"},
+		{"second drain of a host", running, BeginPlan{Operation{ID: "d2", Kind: OpDrain, Host: "h1"}}, ErrConflict, "drain of host h1 is under way"},
+		{"a consolidation beside a drain", running, BeginPlan{Operation{ID: "c2", Kind: OpConsolidate}}, ErrConflict, "plan stop d"},
+		{"step of unknown", nil, StepPlan{Operation: "d", Step: 0, Migration: "", Status: "done"}, ErrNotFound, `"d"`},
+		{"step below", running, StepPlan{Operation: "d", Step: -1, Migration: "", Status: "done"}, ErrInvalid, "no step -1"},
+		{"step beyond", running, StepPlan{Operation: "d", Step: 1, Migration: "", Status: "done"}, ErrInvalid, "no step 1"},
+		{"step after the end", ended, StepPlan{Operation: "d", Step: 0, Migration: "", Status: "done"}, ErrStale, "done"},
 		{"end unknown", nil, EndPlan{Operation: "d", Status: OpDone}, ErrNotFound, `"d"`},
 		{"end as running", running, EndPlan{Operation: "d", Status: OpRunning}, ErrInvalid, "running"},
 		{"end otherwise", ended, EndPlan{Operation: "d", Status: OpFailed}, ErrStale, "done"},

@@ -171,6 +171,9 @@ func (t *table) reserve(k claim, sign int) {
 		}
 		t.use, _, _ = t.use.Insert([]byte(host), u)
 	}
+	if k.c.Waits() {
+		return // what waits takes no room
+	}
 	change(k.c.Host, 1)
 	if k.to != "" {
 		change(k.to, 0)

@@ -263,6 +263,11 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (Container, error)
 	return get[Container](ctx, c, RouteCreate, r)
 }
 
+// CreateMany creates many containers as one plan, all or none; it returns when that is decided.
+func (c *Client) CreateMany(ctx context.Context, r CreateManyRequest) ([]Created, error) {
+	return get[[]Created](ctx, c, RouteCreateMany, r)
+}
+
 // Set changes limits, names and labels of a container.
 func (c *Client) Set(ctx context.Context, ct string, r SetRequest) (Container, error) {
 	return get[Container](ctx, c, RouteSet, r, ct)

@@ -25,6 +25,7 @@ type SetRequest struct {
 	Name      *string           `json:"name,omitempty"`
 	Text      *string           `json:"text,omitempty"`   // what it is good for
 	Labels    map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
+	Rules     *cluster.Rules    `json:"rules,omitempty"`  // replaces all of them
 }
 
 // LimitsOver returns the old limits with the changes.

@@ -180,7 +180,11 @@ type CreateRequest struct {
 	IP       string            `json:"ip,omitempty"`   // "auto" (default), "none" or an address of the pool
 	Host     string            `json:"host,omitempty"` // pin; empty: the leader places
 	Labels   map[string]string `json:"labels,omitempty"`
+	Rules    cluster.Rules     `json:"rules,omitzero"`
 	Start    bool              `json:"start"`
+	// WaitForRoom has it wait where no host has room; else it is refused.
+	WaitForRoom bool `json:"wait_for_room,omitempty"`
+	Count       int  `json:"count,omitempty"` // in a CreateManyRequest: so many, named NAME-1 and so on; 0: one
 }
 
 // ActionRequest goes with start, stop, restart, suspend, resume and destroy.

@@ -13,13 +13,15 @@ import (
 )
 
 func createFlags() []cli.Flag {
-	return append(cliLimits(true),
+	return append(append(cliLimits(true), ruleFlags()...),
 		&cli.StringFlag{Name: "template", Usage: "start from template `NAME`; needed if there is more than one"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
 		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDR` of the pool, auto or none"},
 		&cli.StringFlag{Name: "host", Usage: "put it on `HOST` (the endpoint is -H here); default: the leader chooses"},
 		&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster; default: ct<CTID>"},
+		&cli.IntFlag{Name: "count", Value: 1, Usage: "`N` of them as one plan, named NAME-1 to NAME-N: all or none"},
+		&cli.BoolFlag{Name: "wait-for-room", Usage: "if no host has room, let it wait until one has"},
 	)
 }
 
@@ -30,6 +32,9 @@ func createCommand(e *env) *cli.Command {
 			r, err := createRequest(ctx, c, cl)
 			if err != nil {
 				return err
+			}
+			if r.Count > 1 {
+				return e.createMany(ctx, c, cl, r)
 			}
 			ct, err := e.create(ctx, cl, r)
 			if err != nil {
@@ -54,9 +59,15 @@ func runCommand(e *env) *cli.Command {
 				return err
 			}
 			r.Start = true
+			if r.Count > 1 {
+				return e.createMany(ctx, c, cl, r)
+			}
 			ct, err := e.create(ctx, cl, r)
 			if err != nil {
 				return err
+			}
+			if ct.Waits() {
+				return e.showContainer(c, ct)
 			}
 			notes := ct.Notes
 			if ct, err = e.waitRunning(ctx, cl, ct, wait); err != nil {
@@ -74,7 +85,10 @@ func (e *env) create(ctx context.Context, cl *api.Client, r api.CreateRequest) (
 		return ct, err
 	}
 	why := ct.Placement
-	if why == "" {
+	switch {
+	case ct.Waits():
+		why = "it waits for room: " + ct.Detail
+	case why == "":
 		why = "it goes to " + ct.Host
 	}
 	e.progress("%s (%d): %s", ct.Name, ct.ID, why)
@@ -129,6 +143,15 @@ func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.Cre
 	r := api.CreateRequest{Name: c.String("name"), Hostname: c.String("hostname"), Host: c.String("host"), Template: c.String("template")}
 	var err error
 	if r.ID, r.Name, err = idOrName(c, c.Args().First()); err != nil {
+		return r, err
+	}
+	r.WaitForRoom = c.Bool("wait-for-room")
+	if r.Count = c.Int("count"); r.Count < 1 || r.Count > api.MaxCreate {
+		return r, usagef(c, "count: %d containers cannot be created at once, write a number from 1 to %d", r.Count, api.MaxCreate)
+	} else if r.Count == 1 {
+		r.Count = 0
+	}
+	if r.Rules, err = readRules(c, cluster.Rules{}); err != nil {
 		return r, err
 	}
 	if r.Limits, err = limits(c); err != nil {

@@ -11,7 +11,7 @@ import (
 func setCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
-		Flags: append(cliLimits(false),
+		Flags: append(append(cliLimits(false), ruleFlags()...),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
 			&cli.StringFlag{Name: "description", Usage: "`TEXT` that says what it is good for; empty: none"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster"},
@@ -24,6 +24,17 @@ func setCommand(e *env) *cli.Command {
 			r, err := setRequest(c)
 			if err != nil {
 				return err
+			}
+			if ruled(c) {
+				now, err := cl.Container(ctx, c.Args().First())
+				if err != nil {
+					return err
+				}
+				rules, err := readRules(c, now.Rules)
+				if err != nil {
+					return err
+				}
+				r.Rules = &rules
 			}
 			ct, err := cl.Set(ctx, c.Args().First(), r)
 			if err != nil {

@@ -199,7 +199,7 @@ func containerRecord(c api.Container) view {
 		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname, "description", c.Text, "snapshots", snapshotNames(c), "destroyed", trashed(c),
 		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
 	}, limitPairs(c.Limits), []string{
-		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "placed", c.Placement, "movable", obstacles(c), "last move", last,
+		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "rules", rulesText(c.Rules), "placed", c.Placement, "history", history(c.History), "movable", obstacles(c), "last move", last,
 	})...)}
 }
 
@@ -261,4 +261,20 @@ func long(f float64) string {
 		return ms(f)
 	}
 	return fmt.Sprintf("%.1f s", f/1000)
+}
+
+// history tells what was decided about a container, a line each.
+func history(events []cluster.Event) string {
+	var lines []string
+	for _, ev := range events {
+		line := moment(ev.At) + " " + ev.What
+		switch {
+		case ev.From != "" && ev.To != "":
+			line += fmt.Sprintf(" %s -> %s", ev.From, ev.To)
+		case ev.To != "":
+			line += " on " + ev.To
+		}
+		lines = append(lines, line+": "+dash(ev.Why))
+	}
+	return strings.Join(lines, "\n")
 }

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
+)
+
+func like(name string, count int, ram int64) api.CreateRequest {
+	return api.CreateRequest{Template: "tiny", Name: name, Count: count, Limits: cluster.Limits{RAM: ram}}
+}
+
+func TestCreateMany(t *testing.T) {
+	_, hosts := newCluster(t, 3)
+	ctx := t.Context()
+	made, err := hosts[1].CreateMany(ctx, api.CreateManyRequest{Containers: []api.CreateRequest{like("web", 30, 16<<20), like("db", 1, 64<<20)}})
+	must(t, err)
+	on := map[string]int{}
+	for _, c := range made {
+		on[c.Host]++
+		if c.Why == "" || len(c.Addresses) != 1 || c.State != cluster.Stopped {
+			t.Errorf("%+v", c)
+		}
+	}
+	if len(made) != 31 || made[0].Name != "web-1" || made[29].Name != "web-30" || made[30].Name != "db" || len(on) != 3 {
+		t.Errorf("%d were made, on %v", len(made), on)
+	}
+	for name, req := range map[string]api.CreateRequest{
+		"a name that is taken":      like("web", 2, 16<<20),
+		"one address for several":   {Template: "tiny", Name: "x", Count: 2, IP: "10.0.0.7", Limits: cluster.Limits{RAM: 16 << 20}},
+		"too many":                  like("y", api.MaxCreate+1, 16<<20),
+		"a template that is not":    {Template: "none", Limits: cluster.Limits{RAM: 16 << 20}},
+		"more than there is room":   like("z", 500, 16<<20),
+		"limits that make no sense": like("w", 2, 1),
+	} {
+		before, err := hosts[0].Containers(ctx)
+		must(t, err)
+		if _, err := hosts[0].CreateMany(ctx, api.CreateManyRequest{Containers: []api.CreateRequest{like("good", 3, 16<<20), req}}); err == nil {
+			t.Errorf("%s: it was done", name)
+		}
+		after, err := hosts[0].Containers(ctx)
+		must(t, err)
+		if len(after) != len(before) {
+			t.Errorf("%s: it was refused and yet %d containers came", name, len(after)-len(before))
+		}
+	}
+	_, err = hosts[0].CreateMany(ctx, api.CreateManyRequest{Containers: []api.CreateRequest{like("z", 500, 16<<20)}})
+	wantCode(t, err, api.CodeNoFit)
+	if !strings.Contains(err.Error(), "of 500 containers have room") {
+		t.Errorf("the refusal says %v", err)
+	}
+}
+
+// Many clients create at once; every container gets numbers of its own and room.
+func TestCreateAtOnce(t *testing.T) {
+	_, hosts := newCluster(t, 3)
+	var clients sync.WaitGroup
+	for i := range 30 {
+		clients.Go(func() {
+			c, err := hosts[i%3].Create(t.Context(), like(fmt.Sprintf("c%d", i), 0, 16<<20))
+			if err != nil || c.Name != fmt.Sprintf("c%d", i) {
+				t.Errorf("client %d got %+v, %v", i, c.Name, err)
+			}
+		})
+	}
+	clients.Wait()
+	all, err := hosts[0].Containers(t.Context())
+	must(t, err)
+	seen := map[string]bool{}
+	for _, c := range all {
+		seen[c.MAC], seen[c.Addresses[0]] = true, true
+	}
+	if len(all) != 30 || len(seen) != 60 {
+		t.Errorf("%d containers with %d different numbers", len(all), len(seen))
+	}
+}
+
+func TestWaitForRoom(t *testing.T) {
+	l, hosts := newCluster(t, 1)
+	ctx := t.Context()
+	first := hosts[0].create("first", 700<<20)
+	req := like("late", 0, 700<<20)
+	req.Start = true
+	_, err := hosts[0].Create(ctx, req)
+	wantCode(t, err, api.CodeNoFit)
+	req.WaitForRoom = true
+	late, err := hosts[0].Create(ctx, req)
+	must(t, err)
+	if late.Host != "" || late.State != cluster.Pending || !strings.Contains(late.Detail, "memory") {
+		t.Fatalf("it is on %q, %s: %s", late.Host, late.State, late.Detail)
+	}
+	_, err = hosts[0].Migrate(ctx, "late", api.MigrateRequest{})
+	wantCode(t, err, api.CodeConflict)
+
+	_, err = hosts[0].Action(ctx, "first", "destroy", api.ActionRequest{Force: true})
+	must(t, err)
+	eventually(t, "it runs when there is room", func() error {
+		c, err := hosts[0].Container(ctx, "late")
+		if err == nil && (c.State != cluster.Running || !l.engines["host1"].runs(c.ID)) {
+			err = fmt.Errorf("it is %s: %s", c.State, c.Detail)
+		}
+		return err
+	})
+	if l.engines["host1"].runs(first.ID) {
+		t.Error("the one before it still runs")
+	}
+
+	req.Name = "never"
+	_, err = hosts[0].Create(ctx, req)
+	must(t, err)
+	_, err = hosts[0].Action(ctx, "never", "destroy", api.ActionRequest{})
+	must(t, err)
+	_, err = hosts[0].Container(ctx, "never")
+	wantCode(t, err, api.CodeNotFound)
+}

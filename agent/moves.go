@@ -46,7 +46,7 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 	if m.down(r.Context(), c.Host) {
 		return nil, api.Errorf(api.CodeConflict, "what is in it can only be had when "+c.Host+" is back", "%s, the host of %s, is down", c.Host, c.Ref())
 	}
-	resting := c.State == cluster.Stopped || c.State == cluster.Failed || c.State == cluster.Pending && c.Desired == cluster.WantStopped
+	resting := c.State == cluster.Stopped || suspended(c) || c.State == cluster.Failed || c.State == cluster.Pending && c.Desired == cluster.WantStopped
 	if c.State != cluster.Running && !resting {
 		return nil, api.Errorf(api.CodeConflict, "try again when it runs or is stopped", "%s is %s", c.Ref(), c.State)
 	}
@@ -64,6 +64,11 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 		return nil, err
 	}
 	return op, nil
+}
+
+// suspended says whether a container's memory lies on its host's disk and is going to stay there.
+func suspended(c *cluster.Container) bool {
+	return c.State == cluster.Suspended && c.Desired == cluster.WantSuspended
 }
 
 // mode chooses a migration's mode: what the user wants, or live if nothing is in the way of it.
@@ -100,7 +105,7 @@ func (m *member) check(ctx context.Context, c *cluster.Container, to, mode strin
 			return v, err
 		}
 	}
-	found, err := m.unfit(ctx, c, to, mode == cluster.ModeLive)
+	found, err := m.unfit(ctx, c, to, mode == cluster.ModeLive || suspended(c)) // its memory must be resumed there
 	v.To, v.Blockers = to, append(v.Blockers, found...)
 	v.OK = len(v.Blockers) == 0
 	return v, err

@@ -59,6 +59,9 @@ func (m *move) tryCopy(ctx context.Context) error {
 	if err := m.Hook.at(PointSourceCopy, m.op.ID); err != nil {
 		return err
 	}
+	if err := m.sendSaved(ctx); err != nil {
+		return err
+	}
 	if err := m.copyWhileRunning(ctx); err != nil {
 		return err
 	}

@@ -309,6 +309,17 @@ func (a *agent) Layer(int) (string, error) {
 	return a.here().layer, nil
 }
 
+// Saved is beside the layer.
+func (a *agent) Saved(int) string {
+	defer a.enter()()
+	return filepath.Join(filepath.Dir(a.here().layer), "saved")
+}
+
+func (a *agent) MakeSaved(id int) (string, error) {
+	dir := a.Saved(id)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
 func (a *agent) Start(context.Context, runtime.Spec) error {
 	defer a.enter()()
 	*a.here() = copyOf{running: true, open: true, memory: "fresh", layer: a.here().layer}

@@ -226,8 +226,18 @@ func TestMigration(t *testing.T) {
 				seen[p] = true
 				return nil
 			}
+			kept, err := r.agents["a"].MakeSaved(ctid)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(kept, "snapshot"), []byte("of yesterday"), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			r.start(ctx)
 			r.settle(ctx, "")
+			if b, err := os.ReadFile(filepath.Join(r.agents["b"].Saved(ctid), "snapshot")); string(b) != "of yesterday" {
+				t.Errorf("what it keeps beside its layer came as %q, %v", b, err)
+			}
 			if mode == cluster.ModeOffline { // the memory is given up on purpose
 				r.copies["b"].memory = "counter=42"
 			}

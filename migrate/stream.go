@@ -29,6 +29,7 @@ const (
 	msgHeld                     // source: frames for the container that came meanwhile; an empty one ends them
 	msgMemory                   // source: passMsg, chunks of one pass over the memory follow; target: msgPassDone, but not to the last
 	msgFetch                    // target: fetchMsg, it will take longer until msgReady
+	msgSaved                    // source: chunks of what the container keeps beside its layer follow; target: msgPassDone
 )
 
 // maxFrame bounds what a peer can make us allocate.

@@ -200,6 +200,8 @@ func (a *arrival) receive(ctx context.Context) error {
 			err = a.s.send(msgClock, clockMsg{time.Now().UnixNano()})
 		case msgMemory:
 			err = a.memory(body, &room)
+		case msgSaved:
+			err = a.saved(ctx)
 		case msgPrepare:
 			err = a.prepare(ctx)
 		case msgImage:

@@ -70,7 +70,7 @@ func immovable(c cluster.Container) string {
 		return "it is being migrated already"
 	case c.Desired == cluster.WantDestroyed:
 		return "it is being destroyed"
-	case c.State != cluster.Running && c.State != cluster.Stopped:
+	case c.State != cluster.Running && c.State != cluster.Stopped && c.State != cluster.Suspended:
 		return fmt.Sprintf("it is %s", c.State)
 	case c.Immovable() != "":
 		return "it cannot be moved live: " + c.Immovable()

@@ -50,6 +50,12 @@ func TestVerbs(t *testing.T) {
 		t.Fatalf("suspended it is %s and runs on %v", now.State, k.copies(c.ID))
 	}
 	k.refused(7, []string{"is suspended", "stop --force"}, "stop", "year")
+	if r := k.migrate("year"); r.Mode != cluster.ModeOffline {
+		t.Errorf("it was moved %+v", r)
+	}
+	if now := k.show("year"); now.State != cluster.Suspended || now.Host == c.Host {
+		t.Fatalf("moved it is %s on %s", now.State, now.Host)
+	}
 	k.vz("resume", "year")
 	k.goesOn("after a suspension", read, stood)
 
@@ -58,6 +64,7 @@ func TestVerbs(t *testing.T) {
 	k.vz("snapshot", "create", "year", "disk")
 	k.vz("snapshot", "create", "year", "all", "--memory", "--description", "with everything")
 	kept := read()
+	k.migrate("year") // live, with its snapshots
 	k.inside("year", "echo two > /root/file; rm -r /etc/init.d 2>/dev/null || true")
 	k.vz("snapshot", "switch", "-y", "year", "disk")
 	if got := k.inside("year", "cat /root/file; cat /run/n 2>/dev/null || echo booted"); got != "one\nbooted" {

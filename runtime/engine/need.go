@@ -46,6 +46,11 @@ func (e *Engine) Need(id int) (n runtime.Need, err error) {
 	if err != nil {
 		return n, fmt.Errorf("measure the private layer of container %d: %w", id, err)
 	}
+	saved, err := diskUse(e.Saved(id))
+	if err != nil {
+		return n, fmt.Errorf("measure what container %d keeps: %w", id, err)
+	}
+	n.Disk += saved
 	scan, err := e.Scan(id)
 	if errors.Is(err, runtime.ErrNotRunning) {
 		return n, nil
@@ -70,6 +75,22 @@ func (e *Engine) Need(id int) (n runtime.Need, err error) {
 		n.RAM = u.RAM
 	}
 	return n, nil
+}
+
+// diskUse is how many bytes a folder takes; none if it does not exist.
+func diskUse(dir string) (n int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		n += st.Blocks * 512
+		return err
+	})
+	return n, err
 }
 
 func deviceName(block bool, rdev uint64) string {

@@ -32,6 +32,7 @@ type Config struct {
 	SoftDirty bool              `yaml:"soft_dirty" doc:"while containers move, have the kernel mark the pages that they write, if it can; new, therefore off"`
 	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
 	Trash     TrashConfig       `yaml:"trash" doc:"containers that were destroyed, kept in case that was a mistake"`
+	Storage   StorageConfig     `yaml:"storage" doc:"where private layers lie; to change the driver, move the containers away first"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`
 	Log       LogConfig         `yaml:"log" doc:"the agent's own log, on stderr"`
@@ -62,6 +63,13 @@ type TrashConfig struct {
 	Hours int `yaml:"hours" doc:"how long, with their disk still reserved; 0: what is destroyed is gone"`
 }
 
+// StorageConfig says how private layers are kept.
+type StorageConfig struct {
+	Driver string `yaml:"driver" doc:"overlay: folders on any file system, --disk is only reserved; image: an ext4 image for each container, --disk is a limit; btrfs: a pool, --disk is a limit, snapshots and clones are instant"`
+	Pool   string `yaml:"pool" doc:"btrfs: device or file that the pool lies in; empty: the file pool.btrfs in data_dir"`
+	Size   Size   `yaml:"size" doc:"btrfs: how large the file is made, or grown to, as 200G; 0: nine tenths of what is free"`
+}
+
 // NetworkConfig describes the containers' network on this host; the pool is used by init only.
 type NetworkConfig struct {
 	Bridge    string   `yaml:"bridge" doc:"bridge of the containers; made when absent"`
@@ -88,6 +96,17 @@ type LogConfig struct {
 	Format string `yaml:"format" doc:"text or json"`
 }
 
+// minPool is the smallest btrfs pool that is worth it, in bytes.
+const minPool = 256 << 20
+
+// StoragePool is the device or file of the btrfs pool.
+func (c Config) StoragePool() string {
+	if c.Storage.Pool != "" {
+		return c.Storage.Pool
+	}
+	return filepath.Join(c.DataDir, "pool.btrfs")
+}
+
 // setupBin is where the set-up step puts runc and CRIU.
 const setupBin = "/var/cache/vzcluster/bin"
 
@@ -102,6 +121,7 @@ func DefaultConfig() Config {
 		Labels:  map[string]string{},
 		Keep:    KeepConfig{Minutes: 10, Disk: 8 << 30},
 		Trash:   TrashConfig{Hours: 24},
+		Storage: StorageConfig{Driver: "overlay"},
 		Network: NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
 		Runtime: RuntimeConfig{CgroupParent: "vz"},
 		Log:     LogConfig{Level: "info", Format: "text"},
@@ -171,6 +191,15 @@ func (c Config) Validate() error {
 	}
 	if c.Capacity.CPUs < 0 || c.Capacity.RAM < 0 || c.Capacity.Disk < 0 {
 		return errors.New("capacity: no part may be negative")
+	}
+	if !slices.Contains([]string{"overlay", "image", "btrfs"}, c.Storage.Driver) {
+		return fmt.Errorf("storage.driver: %q is none of overlay, image, btrfs", c.Storage.Driver)
+	}
+	if c.Storage.Pool != "" && !filepath.IsAbs(c.Storage.Pool) {
+		return fmt.Errorf("storage.pool: %q is not an absolute path", c.Storage.Pool)
+	}
+	if c.Storage.Size < 0 || c.Storage.Size > 0 && c.Storage.Size < minPool {
+		return fmt.Errorf("storage.size: a pool needs %s at least", cluster.Bytes(minPool))
 	}
 	if c.Keep.Minutes < 0 || c.Keep.Disk < 0 {
 		return errors.New("keep: no part may be negative")

@@ -301,7 +301,7 @@ func limitsOf(c *cluster.Container) runtime.Limits {
 		RAM: l.RAM, Swap: l.Swap, Guarantee: c.Rules.Guarantee, SoftRAM: l.SoftRAM,
 		MilliCPU: l.MilliCPU, CPUUnits: l.CPUUnits, CPUCount: l.VisibleCPUs(), CPUMask: mask, NUMANodes: l.NUMANodes,
 		PIDs: l.PIDs, IOWeight: l.IOWeight, ReadRate: l.ReadRate, WriteRate: l.WriteRate, ReadIOPS: l.ReadIOPS, WriteIOPS: l.WriteIOPS,
-		Net: runtime.Rates{In: int64(l.NetIn) / 8, Out: int64(l.NetOut) / 8},
+		Net: runtime.Rates{In: int64(l.NetIn) / 8, Out: int64(l.NetOut) / 8}, Disk: runtime.Space{Bytes: l.Disk, Files: l.Files},
 	}
 }
 

@@ -14,6 +14,7 @@ type Limits struct {
 	Disk     int64   `json:"disk"`              // bytes of the private layer that are reserved on the host
 	Network  BitRate `json:"network,omitempty"` // bits per second that are reserved on the host
 
+	Files    int64 `json:"files,omitempty"`     // inodes of the private layer
 	SoftRAM  int64 `json:"ram_soft,omitempty"`  // bytes of RAM above which memory is taken back
 	CPUCount int64 `json:"cpu_count,omitempty"` // so many CPUs are seen inside; 0: as many as MilliCPU needs
 	// CPUMask are the CPUs that it may use, "0-3,8", or AllCPUs; empty: CPUCount of them, which the host chooses.
@@ -55,6 +56,7 @@ const (
 	MaxCPUUnits = 262144
 	MaxIOWeight = 1000
 	MinPIDs     = 8
+	MinFiles    = 1024
 	MinNet      = 64_000  // bits per second
 	MinDiskRate = 8 << 10 // bytes per second
 	maxLimit    = 1 << 60
@@ -72,6 +74,8 @@ func (l Limits) Check() error {
 		return Refuse(ErrInvalid, "the number of cpus cannot be negative; use 0 for no cpu limit")
 	case l.Disk < 0:
 		return Refuse(ErrInvalid, "the disk size cannot be negative; use 0 for no disk limit")
+	case l.Files < 0 || l.Files > 0 && l.Files < MinFiles:
+		return Refuse(ErrInvalid, "a container needs %d inodes at least; use 0 for no limit", MinFiles)
 	case l.CPUUnits < MinCPUUnits || l.CPUUnits > MaxCPUUnits:
 		return Refuse(ErrInvalid, "cpu units must lie between %d and %d, 1024 is normal", MinCPUUnits, MaxCPUUnits)
 	case l.Network < 0:

@@ -342,6 +342,8 @@ func (a *agent) Destroy(context.Context, int) error {
 	return nil
 }
 
+func (a *agent) LimitDisk(runtime.Spec) error { return nil }
+
 func (a *agent) PrepareCheckpoint(string) error { defer a.enter()(); return nil }
 
 func (a *agent) PrepareRestore(context.Context, runtime.Spec, string) error {

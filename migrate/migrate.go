@@ -72,6 +72,8 @@ type SourceHost interface {
 type TargetHost interface {
 	Status(id int) (runtime.Status, error)
 	Layer(id int) (string, error)
+	// LimitDisk makes the private layer with its limit, if there is none: what comes must fit into it.
+	LimitDisk(s runtime.Spec) error
 	PrepareRestore(ctx context.Context, s runtime.Spec, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Restore(ctx context.Context, s runtime.Spec, images string) error

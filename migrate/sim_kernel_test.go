@@ -290,6 +290,8 @@ func (k kernel) Destroy(ctx context.Context, id int) error {
 	return k.do("remove the layer", func(h *simHost) error { h.layer = nil; return nil })
 }
 
+func (k kernel) LimitDisk(runtime.Spec) error { return nil }
+
 func (k kernel) PrepareRestore(context.Context, runtime.Spec, string) error {
 	return k.do("prepare restore", func(h *simHost) error {
 		if h.ct != nil {

@@ -167,6 +167,9 @@ func (a *arrival) prepareHello(ctx context.Context, hello helloMsg, op *cluster.
 	if err != nil {
 		return err
 	}
+	if err := a.Host.LimitDisk(a.spec); err != nil {
+		return err
+	}
 	if err := a.Hook.at(PointTargetCleared, op.ID); err != nil {
 		return err
 	}

@@ -50,6 +50,51 @@ type Limits struct {
 	ReadIOPS  int64 // operations per second
 	WriteIOPS int64
 	Net       Rates
+	Disk      Space // of the private layer; what of it is enforced, Storage.Traits says
+}
+
+// Space is an amount of disk.
+type Space struct {
+	Bytes int64
+	Files int64 // and directories, links: inodes
+}
+
+// DiskUsage is what a directory of a Storage takes.
+type DiskUsage struct {
+	Space
+	Own int64 // bytes on the host that are free when it is gone: what it shares with its copies does not count
+}
+
+// StorageTraits says what a Storage can do.
+type StorageTraits struct {
+	Driver  string
+	Bytes   bool // it enforces limits of bytes
+	Files   bool // and of files
+	Shown   bool // df inside shows the limit
+	Instant bool // copies are made at once and share what neither side changes
+}
+
+// Storage keeps directories that may have a limit: the private layers of containers, and their snapshots. It does not look
+// into them.
+type Storage interface {
+	// Create makes an empty directory with a limit (zero: none) that only root may enter, and opens it. One that exists is
+	// opened and left as it is.
+	Create(dir string, limit Space) error
+	// Close lets go of what an open directory takes besides disk (idempotent). Its files are not seen until Create.
+	Close(dir string) error
+	// Limit changes the limit of an open directory. Live says that a container uses it. What cannot be is refused and changes
+	// nothing: less than is in use, or what this storage can do only for a stopped container.
+	Limit(dir string, limit Space, live bool) error
+	// Usage measures a directory, which is opened if need be.
+	Usage(dir string) (DiskUsage, error)
+	// Copy makes a new directory like another one, with its limit: all of it or nothing. It is open afterwards. Who writes
+	// into the original meanwhile may be seen in part.
+	Copy(from, to string) error
+	// Rename gives a directory another name, which must be free but for an empty directory; it is open afterwards.
+	Rename(from, to string) error
+	// Remove closes and deletes (idempotent).
+	Remove(dir string) error
+	Traits() StorageTraits
 }
 
 // NIC is a container's network card.
@@ -122,6 +167,19 @@ type Roots interface {
 	Personalize(spec Spec, root string) error
 	// Unmount unmounts the root (idempotent).
 	Unmount(id int) error
+	// Limit gives a private layer a limit, live too; it makes the layer when there is none. What cannot be is refused and
+	// changes nothing.
+	Limit(id int, limit Space) error
+	// Usage measures a private layer.
+	Usage(id int) (DiskUsage, error)
+	// Save copies the private layer into a new directory below the containers'; at once where the storage makes instant
+	// copies. Open makes such a copy's files seen and returns their folder, Discard deletes it (idempotent).
+	Save(id int, to string) error
+	Open(saved string) (string, error)
+	Discard(saved string) error
+	// Fill makes the private layer a copy of a saved one, or of the parent of another container's Layer. The root must not be
+	// mounted.
+	Fill(id int, from string) error
 	// Layer returns the private layer's directory ("upper" of the overlay).
 	Layer(id int) string
 	// Reset removes the overlay's work directory contents, needed after the layer was written from outside.

@@ -21,6 +21,7 @@ type SetRequest struct {
 	NetIn     *cluster.BitRate  `json:"net_in,omitempty"`
 	NetOut    *cluster.BitRate  `json:"net_out,omitempty"`
 	Disk      *int64            `json:"disk,omitempty"`
+	Files     *int64            `json:"files,omitempty"`
 	Hostname  *string           `json:"hostname,omitempty"`
 	Name      *string           `json:"name,omitempty"`
 	Text      *string           `json:"text,omitempty"`   // what it is good for
@@ -48,6 +49,7 @@ func (r SetRequest) LimitsOver(old cluster.Limits) cluster.Limits {
 	over(&l.NetIn, r.NetIn)
 	over(&l.NetOut, r.NetOut)
 	over(&l.Disk, r.Disk)
+	over(&l.Files, r.Files)
 	return l
 }
 

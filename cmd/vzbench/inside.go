@@ -18,6 +18,7 @@ import (
 	"github.com/vzcluster/vzcluster/runtime/cgroup"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
 	"github.com/vzcluster/vzcluster/runtime/runc"
+	"github.com/vzcluster/vzcluster/runtime/storage"
 )
 
 // insideArg makes this program carry out one order inside a lab host: JSON on stdin, JSON on stdout.
@@ -89,7 +90,12 @@ func inside(ctx context.Context, in io.Reader, out io.Writer) error {
 func bundleOf(at string) string { return filepath.Join(floorDir, at, "bundle") }
 
 func rootsOf(at string) (*rootfs.Roots, error) {
-	return rootfs.New(rootfs.Config{Dir: filepath.Join(floorDir, at, "roots")})
+	dir := filepath.Join(floorDir, at, "roots")
+	store, err := storage.Open(storage.Config{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	return rootfs.New(rootfs.Config{Dir: dir, Storage: store})
 }
 
 func rootPath(at string) string {

@@ -26,6 +26,7 @@ import (
 	"github.com/vzcluster/vzcluster/runtime/network"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
 	"github.com/vzcluster/vzcluster/runtime/runc"
+	"github.com/vzcluster/vzcluster/runtime/storage"
 )
 
 const defaultConfig = "/etc/vzcluster/agent.yaml"
@@ -142,7 +143,13 @@ func agentDeps(cfg agent.Config, log *slog.Logger, harm *fault.Injector) (agent.
 // newEngine puts the adapters of this host together.
 func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine.Engine, error) {
 	containers := filepath.Join(cfg.DataDir, "containers")
-	roots, err := rootfs.New(rootfs.Config{Dir: containers, Log: log})
+	store, err := storage.Open(storage.Config{
+		Driver: cfg.Storage.Driver, Dir: containers, Pool: cfg.StoragePool(), Size: int64(cfg.Storage.Size),
+	})
+	if err != nil {
+		return nil, err
+	}
+	roots, err := rootfs.New(rootfs.Config{Dir: containers, Storage: store, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,8 @@ func limitFlags() []limitFlag {
 		{"cpu-mask", "`LIST` of CPUs that it may use, as 0-3,8; all; none: the host chooses", "", into(parseList, func(r *api.SetRequest) **string { return &r.CPUMask })},
 		{"numa", "`LIST` of NUMA nodes that memory and CPUs are taken from; none: any", "", into(parseList, func(r *api.SetRequest) **string { return &r.NUMANodes })},
 		{"pids", "`NUMBER` of processes and threads; 0: no limit", "4096", into(parseCount, func(r *api.SetRequest) **int64 { return &r.PIDs })},
-		{"disk", "`SIZE` reserved for the private layer", "2G", into(parseAmount, func(r *api.SetRequest) **int64 { return &r.Disk })},
+		{"disk", "`SIZE` of the private layer, reserved and, where the host's storage can, a limit", "2G", into(parseAmount, func(r *api.SetRequest) **int64 { return &r.Disk })},
+		{"inodes", "`NUMBER` of files in the private layer, where the host's storage can limit it; 0: no limit", "", into(parseCount, func(r *api.SetRequest) **int64 { return &r.Files })},
 		{"io-weight", "`WEIGHT` of its I/O against others, 1 to 1000, 100 is normal", "", into(parseCount, func(r *api.SetRequest) **int64 { return &r.IOWeight })},
 		{"read-rate", "`SIZE` per second from the disk; 0: no limit", "", into(parseAmount, func(r *api.SetRequest) **int64 { return &r.ReadRate })},
 		{"write-rate", "`SIZE` per second to the disk; 0: no limit", "", into(parseAmount, func(r *api.SetRequest) **int64 { return &r.WriteRate })},
@@ -108,7 +109,7 @@ func limitPairs(l cluster.Limits) []string {
 	}
 	return []string{
 		"ram", size(l.RAM), "swap", cluster.Bytes(l.Swap), "ram soft", soft, "cpus", cores(l.MilliCPU), "cpu units", strconv.FormatInt(l.CPUUnits, 10),
-		"cpu count", some(l.CPUCount), "cpu mask", l.CPUMask, "numa nodes", l.NUMANodes, "pids", some(l.PIDs), "disk", size(l.Disk),
+		"cpu count", some(l.CPUCount), "cpu mask", l.CPUMask, "numa nodes", l.NUMANodes, "pids", some(l.PIDs), "disk", size(l.Disk), "inodes", some(l.Files),
 		"io weight", some(l.IOWeight), "read rate", per(l.ReadRate), "write rate", per(l.WriteRate), "read iops", some(l.ReadIOPS), "write iops", some(l.WriteIOPS),
 		"net in", net(l.NetIn), "net out", net(l.NetOut),
 	}

@@ -29,7 +29,8 @@ RUNC=$CACHE/bin/runc
 # nftables, iproute2: networks and the packet gate of a migration. mmdebstrap, debian-archive-keyring, xz, zstd, tar:
 # templates. gcc, libc6-dev, pkg-config, libseccomp-dev: the build of runc. patchelf: the private CRIU. busybox-static,
 # redis-tools, openssh-client: workloads of demo and tests. libcap2-bin: capabilities shown by `doctor` and the tests.
-PACKAGES='nftables iproute2 mmdebstrap libseccomp-dev pkg-config gcc libc6-dev xz-utils zstd openssh-client redis-tools
+# btrfs-progs, e2fsprogs: the storage drivers btrfs and image.
+PACKAGES='nftables iproute2 btrfs-progs e2fsprogs mmdebstrap libseccomp-dev pkg-config gcc libc6-dev xz-utils zstd openssh-client redis-tools
 busybox-static patchelf ca-certificates debian-archive-keyring libcap2-bin tar'
 
 # CRIU 4.2 is the first that can dump TCP sockets on Linux 6.16 and later.

@@ -111,7 +111,7 @@ func (e *Engine) mount(ctx context.Context, s runtime.Spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := e.Roots.Create(s.ID); err != nil {
+	if err := e.LimitDisk(s); err != nil {
 		return "", err
 	}
 	return e.Roots.Mount(ctx, s, template)
@@ -146,7 +146,11 @@ func (e *Engine) clean(s runtime.Spec, path string) error {
 // Log opens a container's boot log; fs.ErrNotExist when there is none. The container may have put anything in its
 // place: no link is followed, and what is no plain file is refused.
 func (e *Engine) Log(id int) (*os.File, error) {
-	layer, err := unix.Open(e.Roots.Layer(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := e.existingLayer(id)
+	if err != nil {
+		return nil, fmt.Errorf("open the boot log of container %d: %w", id, err)
+	}
+	layer, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the boot log of container %d: %w", id, err)
 	}
@@ -273,7 +277,11 @@ func (e *Engine) Update(id int, l runtime.Limits) error {
 	if err != nil {
 		return err
 	}
-	if err := e.Cgroups.Update(id, l); err != nil {
+	err = e.Roots.Limit(id, l.Disk) // a larger one stays if the rest fails, which costs nothing
+	if err == nil {
+		err = e.Cgroups.Update(id, l)
+	}
+	if err != nil {
 		_, undo := e.Network.Shape(id, old)
 		return errors.Join(err, undo)
 	}
@@ -284,6 +292,17 @@ func (e *Engine) Update(id int, l runtime.Limits) error {
 func (e *Engine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error) {
 	return e.OCI.Exec(ctx, id, o)
 }
+
+// existingLayer is Layer of a container that has left a trace here, else fs.ErrNotExist.
+func (e *Engine) existingLayer(id int) (string, error) {
+	if _, err := os.Lstat(filepath.Join(e.Dir, strconv.Itoa(id))); err != nil {
+		return "", err
+	}
+	return e.Layer(id)
+}
+
+// DiskUsage measures a container's private layer; fs.ErrNotExist when there is none.
+func (e *Engine) DiskUsage(id int) (runtime.DiskUsage, error) { return e.Roots.Usage(id) }
 
 // Usage says what a container uses now.
 func (e *Engine) Usage(id int) (runtime.Usage, error) { return e.Cgroups.Usage(id) }

@@ -25,6 +25,7 @@ import (
 	"github.com/vzcluster/vzcluster/runtime/network"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
 	"github.com/vzcluster/vzcluster/runtime/runc"
+	"github.com/vzcluster/vzcluster/runtime/storage"
 )
 
 // These tests make containers with the real runc, CRIU, overlay, cgroups and bridge, in namespaces of their own.
@@ -63,6 +64,12 @@ type host struct {
 
 func newHost(t *testing.T) (*host, runtime.Spec) {
 	t.Helper()
+	return newHostOf(t, storage.Overlay)
+}
+
+// newHostOf has private layers kept by a driver.
+func newHostOf(t *testing.T, driver string) (*host, runtime.Spec) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers can only be made by root")
 	}
@@ -87,10 +94,10 @@ func newHost(t *testing.T) (*host, runtime.Spec) {
 	must(t, unix.Mount("", "/dev", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_STRICTATIME, ""))
 	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount("/run", unix.MNT_DETACH) })
-	return newEngine(t, dir)
+	return newEngine(t, dir, driver)
 }
 
-func newEngine(t *testing.T, dir string) (*host, runtime.Spec) {
+func newEngine(t *testing.T, dir, driver string) (*host, runtime.Spec) {
 	t.Helper()
 	images, err := image.Open(filepath.Join(dir, "templates"))
 	must(t, err)
@@ -102,7 +109,9 @@ func newEngine(t *testing.T, dir string) (*host, runtime.Spec) {
 	info, err := images.Import(t.Context(), f, image.ImportOptions{})
 	must(t, err)
 	containers := filepath.Join(dir, "containers")
-	roots, err := rootfs.New(rootfs.Config{Dir: containers, Log: slog.New(slog.DiscardHandler)})
+	store, err := storage.Open(storage.Config{Driver: driver, Dir: containers, Pool: filepath.Join(dir, "pool"), Size: 1 << 30})
+	must(t, err)
+	roots, err := rootfs.New(rootfs.Config{Dir: containers, Storage: store, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	nics, err := network.New(network.Config{Bridge: "vzbr0", Address: "10.99.0.1/24"})
 	must(t, err)

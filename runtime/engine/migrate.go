@@ -111,6 +111,9 @@ func (e *Engine) Layer(id int) (string, error) {
 	return e.Roots.Layer(id), nil
 }
 
+// LimitDisk gives the container's private layer the limit that it is to have, and makes the layer when there is none.
+func (e *Engine) LimitDisk(s runtime.Spec) error { return e.Roots.Limit(s.ID, s.Limits.Disk) }
+
 // PrepareCheckpoint makes ready what a Checkpoint into this folder needs, while the container runs.
 func (e *Engine) PrepareCheckpoint(images string) error { return e.Checkpoints.Ready(images) }
 

@@ -10,10 +10,8 @@ import (
 
 func TestPark(t *testing.T) {
 	dir := t.TempDir()
-	r, err := New(Config{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir = filepath.Join(dir, "containers")
+	r := open(t, dir)
 	file := func() string { return filepath.Join(r.Layer(101), "file") }
 	if err := errors.Join(r.Create(101), os.WriteFile(file(), []byte("kept"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -40,9 +38,7 @@ func TestPark(t *testing.T) {
 	if err := errors.Join(r.Reset(101), r.Park(101)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(Config{Dir: dir}); err != nil {
-		t.Fatal(err)
-	}
+	open(t, dir)
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("the next process leaves %v: %v", left, err)
 	}

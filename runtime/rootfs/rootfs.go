@@ -42,14 +42,16 @@ const (
 
 // Config says where the roots are.
 type Config struct {
-	Dir string // holds one directory per container, named by its CTID
-	Log *slog.Logger
+	Dir     string          // holds one directory per container, named by its CTID
+	Storage runtime.Storage // keeps the private layers, below Dir
+	Log     *slog.Logger
 }
 
 // Roots implements runtime.Roots.
 type Roots struct {
-	dir string
-	log *slog.Logger
+	dir     string
+	storage runtime.Storage
+	log     *slog.Logger
 
 	mu   sync.Mutex
 	maps map[int]mapping // by container, from the first mount of its root on
@@ -70,19 +72,32 @@ func New(c Config) (*Roots, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	r := &Roots{dir: dir, log: log, maps: map[int]mapping{}}
+	r := &Roots{dir: dir, storage: c.Storage, log: log, maps: map[int]mapping{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list container roots: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), removed) || strings.HasPrefix(e.Name(), parked) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				log.Warn("cannot delete what is left of a removed container", "dir", e.Name(), "error", err)
-			}
+		var err error
+		switch name := filepath.Join(dir, e.Name()); {
+		case strings.HasPrefix(e.Name(), removed):
+			err = r.discard(name)
+		case strings.HasPrefix(e.Name(), parked):
+			err = r.storage.Remove(name)
+		}
+		if err != nil {
+			log.Warn("cannot delete what is left of a removed container", "dir", e.Name(), "error", err)
 		}
 	}
 	return r, nil
+}
+
+// discard deletes what was a container's directory.
+func (r *Roots) discard(dir string) error {
+	if err := r.storage.Remove(filepath.Join(dir, "layer")); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // path of a part of a container's directory.
@@ -93,22 +108,43 @@ func (r *Roots) path(id int, part ...string) string {
 // Layer returns the directory of the private layer, the overlay's upper one.
 func (r *Roots) Layer(id int) string { return r.path(id, "layer", "upper") }
 
-// Create makes an empty private layer (idempotent; a layer that exists is kept as it is).
-func (r *Roots) Create(id int) error {
-	dirs := []struct {
-		part string
-		mode os.FileMode
-	}{{"", 0o700}, {"root", 0o755}, {"lower", 0o755}, {"up", 0o755}, {"layer", 0o700}, {"layer/upper", 0o755}, {"layer/work", 0o755}}
+// Create makes an empty private layer (idempotent; a layer that exists is opened and kept as it is).
+func (r *Roots) Create(id int) error { return r.create(id, runtime.Space{}) }
+
+func (r *Roots) create(id int, limit runtime.Space) error {
+	if err := makeDirs(r.path(id), dir{"", 0o700}, dir{"root", 0o755}, dir{"lower", 0o755}, dir{"up", 0o755}); err != nil {
+		return fmt.Errorf("make the directory of container %d: %w", id, err)
+	}
+	if err := r.finishFill(id); err != nil {
+		return err
+	}
+	err := r.storage.Create(r.path(id, "layer"), limit)
+	if err == nil {
+		err = makeDirs(r.path(id, "layer"), dir{"upper", 0o755}, dir{"work", 0o755})
+	}
+	if err != nil {
+		return fmt.Errorf("make the private layer of container %d: %w", id, err)
+	}
+	return nil
+}
+
+type dir struct {
+	name string
+	mode os.FileMode
+}
+
+// makeDirs makes those that are missing, with their mode whatever the umask is.
+func makeDirs(at string, dirs ...dir) error {
 	for _, d := range dirs {
-		err := os.Mkdir(r.path(id, d.part), d.mode)
+		err := os.Mkdir(filepath.Join(at, d.name), d.mode)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err == nil {
-			err = os.Chmod(r.path(id, d.part), d.mode) // whatever the umask is
+			err = os.Chmod(filepath.Join(at, d.name), d.mode)
 		}
 		if err != nil {
-			return fmt.Errorf("make the private layer of container %d: %w", id, err)
+			return err
 		}
 	}
 	return nil
@@ -209,7 +245,7 @@ func (r *Roots) overlay(ctx context.Context, id int) error {
 
 // Unmount unmounts the root (idempotent). A root that is busy is detached: it goes when its last user does.
 func (r *Roots) Unmount(id int) error {
-	if err := errors.Join(r.unbind(id), unmount(r.path(id, "root"))); err != nil {
+	if err := errors.Join(r.unbind(id), unmount(r.path(id, "root")), r.storage.Close(r.path(id, "layer"))); err != nil {
 		return fmt.Errorf("unmount the root of container %d: %w", id, err)
 	}
 	return nil
@@ -241,51 +277,6 @@ func (r *Roots) reset(id int) error {
 	return r.Create(id)
 }
 
-// parked is where a container's layer lies aside.
-func (r *Roots) parked(id int) string { return filepath.Join(r.dir, parked+strconv.Itoa(id)) }
-
-// Park puts the private layer aside and deletes the rest of the root. The layer's files are left as they are; a layer
-// that was aside before goes.
-func (r *Roots) Park(id int) error {
-	if err := r.Unmount(id); err != nil {
-		return err
-	}
-	if err := r.DropParked(id); err != nil {
-		return err
-	}
-	if err := os.Rename(r.path(id, "layer"), r.parked(id)); err != nil {
-		return fmt.Errorf("put the layer of container %d aside: %w", id, err)
-	}
-	return r.Remove(id)
-}
-
-// Unpark makes the layer that is aside the private layer of a container that has no root yet. The files' notes of where
-// overlay copied them from are the caller's to take away.
-func (r *Roots) Unpark(id int) error {
-	if err := r.Create(id); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(r.path(id, "layer")); err != nil { // the empty one
-		return fmt.Errorf("take the layer of container %d back: %w", id, err)
-	}
-	// Overlay's index of the layer is made anew: it speaks of files as they were when the layer was left.
-	if err := os.RemoveAll(filepath.Join(r.parked(id), "work")); err != nil {
-		return fmt.Errorf("take the layer of container %d back: %w", id, err)
-	}
-	if err := os.Rename(r.parked(id), r.path(id, "layer")); err != nil {
-		return fmt.Errorf("take the layer of container %d back: %w", id, err)
-	}
-	return r.Create(id)
-}
-
-// DropParked deletes the layer that is aside (idempotent).
-func (r *Roots) DropParked(id int) error {
-	if err := os.RemoveAll(r.parked(id)); err != nil {
-		return fmt.Errorf("delete the layer of container %d that was put aside: %w", id, err)
-	}
-	return nil
-}
-
 // Remove unmounts and deletes the root with its layer (idempotent). What a crash leaves of it is deleted by New.
 func (r *Roots) Remove(id int) error {
 	if err := r.Unmount(id); err != nil {
@@ -298,7 +289,7 @@ func (r *Roots) Remove(id int) error {
 		return nil
 	}
 	if err == nil {
-		err = os.RemoveAll(gone)
+		err = r.discard(gone)
 	}
 	if err != nil {
 		return fmt.Errorf("delete the root of container %d: %w", id, err)

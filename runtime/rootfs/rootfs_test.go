@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vzcluster/vzcluster/runtime"
+	"github.com/vzcluster/vzcluster/runtime/storage"
 )
 
 const base = 1_000_000
@@ -39,8 +40,7 @@ func fixture(t *testing.T) (*Roots, string) {
 	must(t, os.WriteFile(filepath.Join(template, "usr/sbin/sshd"), nil, 0o755))
 	must(t, os.WriteFile(filepath.Join(template, "bin/sh"), []byte("template"), 0o755))
 	must(t, os.WriteFile(filepath.Join(template, "etc/machine-id"), nil, 0o444))
-	r, err := New(Config{Dir: filepath.Join(dir, "containers, with: odd\\name")})
-	must(t, err)
+	r := open(t, filepath.Join(dir, "containers, with: odd\\name"))
 	t.Cleanup(func() {
 		for _, id := range []int{101, 102} {
 			if err := r.Unmount(id); err != nil {
@@ -49,6 +49,15 @@ func fixture(t *testing.T) (*Roots, string) {
 		}
 	})
 	return r, template
+}
+
+func open(t *testing.T, dir string) *Roots {
+	t.Helper()
+	store, err := storage.Open(storage.Config{Dir: dir})
+	must(t, err)
+	r, err := New(Config{Dir: dir, Storage: store})
+	must(t, err)
+	return r
 }
 
 func spec(id int) runtime.Spec {
@@ -154,8 +163,7 @@ func TestRemoveAfterACrash(t *testing.T) {
 		t.Error("the template was deleted through its mount")
 	}
 	must(t, os.MkdirAll(filepath.Join(r.dir, removed+"101-1/layer"), 0o755))
-	_, err := New(Config{Dir: r.dir})
-	must(t, err)
+	open(t, r.dir)
 	if _, err := os.Lstat(filepath.Join(r.dir, removed+"101-1")); err == nil {
 		t.Error("what an interrupted Remove left is still there")
 	}

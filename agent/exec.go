@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -65,7 +66,7 @@ func (m *member) handleOwnerExec(w http.ResponseWriter, r *http.Request) {
 	}
 	defer ws.CloseNow()
 	ws.SetReadLimit(api.MaxExecMessage)
-	s := &session{ws: ws}
+	s := &session{ws: ws, signals: make(chan os.Signal, 8)}
 	exit := api.ExecExit{}
 	m.survey.hurry(id)
 	defer m.survey.hurry(id)
@@ -101,9 +102,10 @@ func (m *member) running(r *http.Request) (int, error) {
 
 // session is one exec over a websocket.
 type session struct {
-	ws    *websocket.Conn
-	stdin io.WriteCloser // where channel ExecStdin goes
-	tty   *os.File       // the master of the terminal, nil without one
+	ws      *websocket.Conn
+	stdin   io.WriteCloser // where channel ExecStdin goes
+	tty     *os.File       // the master of the terminal, nil without one
+	signals chan os.Signal // for the command; never closed
 }
 
 // run reads what to run, runs it and returns its exit code. It ends the command when the client goes away.
@@ -122,7 +124,7 @@ func (s *session) run(ctx context.Context, e Engine, id int) (int, error) {
 	reading := ctx
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	o := runtime.ExecOptions{Args: req.Args, Env: req.Env}
+	o := runtime.ExecOptions{Args: req.Args, Env: req.Env, User: req.User, Dir: req.Dir, Signal: s.signals}
 	if req.TTY {
 		return s.runTTY(ctx, req, func(tty *os.File) (int, error) {
 			go s.receive(reading, stop)
@@ -178,6 +180,13 @@ func (s *session) receive(ctx context.Context, stop func()) {
 			_, _ = s.stdin.Write(msg[1:]) // a command need not read its input
 		case api.ExecStdinEnd:
 			s.stdin.Close()
+		case api.ExecSignal:
+			if n, err := strconv.ParseUint(string(msg[1:]), 10, 7); err == nil && n > 0 && n <= 64 {
+				select {
+				case s.signals <- syscall.Signal(n):
+				default: // it takes none
+				}
+			}
 		case api.ExecResize:
 			var size api.Resize
 			if s.tty != nil && json.Unmarshal(msg[1:], &size) == nil {

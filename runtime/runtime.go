@@ -385,7 +385,10 @@ type Usage struct {
 type ExecOptions struct {
 	Args   []string
 	Env    []string
-	TTY    *os.File // the slave of a pseudo terminal; then Stdin, Stdout and Stderr are not used
+	User   string           // "name", "uid", or either with ":group"; empty: root
+	Dir    string           // to begin in; empty: the user's home
+	Signal <-chan os.Signal // are passed on to the command; nil: none
+	TTY    *os.File         // the slave of a pseudo terminal; then Stdin, Stdout and Stderr are not used
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strconv"
+	"syscall"
 
 	"github.com/coder/websocket"
 )
@@ -20,7 +23,8 @@ const execChunk = 32 << 10
 type Streams struct {
 	Stdin          io.Reader // nil: the process sees the end of its input at once
 	Stdout, Stderr io.Writer
-	Resize         <-chan Resize // of the terminal; may be nil
+	Resize         <-chan Resize    // of the terminal; may be nil
+	Signals        <-chan os.Signal // for the process; may be nil
 }
 
 // Exec runs a process in a container and returns its exit code. The error is for sessions that could not start or
@@ -48,6 +52,7 @@ func (c *Client) Exec(ctx context.Context, ct string, e Exec, s Streams) (int, e
 	defer stop()
 	go sendStdin(sending, ws, s.Stdin)
 	go sendResizes(sending, ws, s.Resize)
+	go sendSignals(sending, ws, s.Signals)
 	code, err := receive(ctx, ws, s)
 	if err != nil {
 		return 0, c.broken(ctx, err)
@@ -113,6 +118,20 @@ func sendStdin(ctx context.Context, ws *websocket.Conn, stdin io.Reader) {
 		}
 	}
 	_ = ws.Write(ctx, websocket.MessageBinary, []byte{ExecStdinEnd})
+}
+
+func sendSignals(ctx context.Context, ws *websocket.Conn, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s, ok := <-signals:
+			n, known := s.(syscall.Signal)
+			if !ok || known && ws.Write(ctx, websocket.MessageBinary, append([]byte{ExecSignal}, strconv.Itoa(int(n))...)) != nil {
+				return
+			}
+		}
+	}
 }
 
 func sendResizes(ctx context.Context, ws *websocket.Conn, sizes <-chan Resize) {

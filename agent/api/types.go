@@ -288,10 +288,13 @@ type Finding struct {
 }
 
 // Exec is the first websocket message (text) of an exec session. After it, binary messages carry one channel byte and
-// data: 0 stdin, 1 stdout, 2 stderr, 3 resize (JSON Resize), 4 end of stdin; the last message is 5 with ExecExit as JSON.
+// data: 0 stdin, 1 stdout, 2 stderr, 3 resize (JSON Resize), 4 end of stdin, 6 signal (its number as text); the last message is 5
+// with ExecExit as JSON.
 type Exec struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env,omitempty"`
+	User string   `json:"user,omitempty"` // "name", "uid", or either with ":group"; empty: root
+	Dir  string   `json:"dir,omitempty"`  // to begin in; empty: the user's home
 	TTY  bool     `json:"tty"`
 	Rows uint16   `json:"rows,omitempty"`
 	Cols uint16   `json:"cols,omitempty"`
@@ -305,6 +308,7 @@ const (
 	ExecResize
 	ExecStdinEnd
 	ExecDone
+	ExecSignal
 )
 
 // Resize is a terminal's new size.

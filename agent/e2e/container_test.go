@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vzcluster/vzcluster/agent/api"
@@ -93,6 +95,35 @@ func TestExec(t *testing.T) {
 	t.Run("environment", func(t *testing.T) {
 		if r := k.try("exec", "-e", "GREETING=hello", "exec", "sh", "-c", "echo $GREETING"); r.stdout != "hello\n" {
 			t.Error(r)
+		}
+	})
+	t.Run("user and folder", func(t *testing.T) {
+		k.inside("exec", "echo 'www:x:33:33::/tmp:/bin/sh' >> /etc/passwd; mkdir -p /srv")
+		if r := k.try("exec", "-u", "www", "exec", "sh", "-c", "id -u; pwd; echo $HOME"); r.stdout != "33\n/tmp\n/tmp\n" {
+			t.Error(r)
+		}
+		if r := k.try("exec", "-w", "/srv", "exec", "pwd"); r.stdout != "/srv\n" {
+			t.Error(r)
+		}
+		k.refused(1, []string{"no user \"nobody-there\""}, "exec", "-u", "nobody-there", "exec", "true")
+	})
+	t.Run("signal", func(t *testing.T) {
+		cmd := k.command(t.Context(), "host2", "exec", "exec", "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err == nil {
+			_, err = io.ReadAtLeast(out, make([]byte, 6), 6)
+		}
+		if err == nil {
+			err = cmd.Process.Signal(syscall.SIGTERM)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
+			t.Errorf("it ended with %v", err)
 		}
 	})
 	t.Run("no such program", func(t *testing.T) {

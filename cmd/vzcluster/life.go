@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,26 +26,130 @@ func graceFlag() cli.Flag {
 	return &cli.StringFlag{Name: "grace", Value: "30s", Usage: "kill what has not ended by itself after `TIME`"}
 }
 
+// manyFlags choose the containers of a command that takes several.
+func manyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "selector", Aliases: []string{"l"}, Usage: "all with the label `K=V`, or with the label K; repeated: that have all of them"},
+		&cli.BoolFlag{Name: "all", Usage: "all containers"},
+	}
+}
+
+// chosen returns the names of the containers that a command is to act on.
+func chosen(ctx context.Context, c *cli.Context, cl *api.Client) ([]string, error) {
+	names, labels := c.Args().Slice(), c.StringSlice("selector")
+	switch {
+	case len(names) > 0 && (len(labels) > 0 || c.Bool("all")):
+		return nil, usagef(c, "name containers or select them, not both")
+	case len(names) == 0 && len(labels) == 0 && !c.Bool("all"):
+		return nil, usagef(c, "%s needs CT..., or --selector, or --all", subject(path(c)))
+	case len(names) == 1:
+		return names, nil
+	}
+	cs, err := cl.Containers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		_, err = pick(cs, names)
+		return names, err
+	}
+	for _, ct := range cs {
+		if selected(ct, labels) {
+			names = append(names, ct.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, api.Errorf(api.CodeNotFound, "`vzcluster ls` lists what there is", "no container is selected")
+	}
+	return names, nil
+}
+
+func selected(ct api.Container, labels []string) bool {
+	for _, l := range labels {
+		k, v, valued := strings.Cut(l, "=")
+		if got, ok := ct.Labels[k]; !ok || valued && got != v {
+			return false
+		}
+	}
+	return true
+}
+
 func startCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "start", Usage: "start containers; one that is suspended goes on", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
-		Action: e.with(1, -1, e.act("start")),
+		Name: "start", Usage: "start containers; one that is suspended goes on", ArgsUsage: "CT...", Flags: append(manyFlags(), waitFlag(), timeoutFlag()),
+		Description: "With --wait it returns when the boot has ended: systemd is running or degraded; with another init, when that runs. " +
+			"Example: vzcluster start -l tier=web --wait",
+		Action: e.with(0, -1, e.start),
+	}
+}
+
+func waitFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "wait", Aliases: []string{"w"}, Usage: "wait for the end of the boot too"}
+}
+
+func (e *env) start(ctx context.Context, c *cli.Context, cl *api.Client) error {
+	if err := e.actOn(ctx, c, cl, "start"); err != nil || !c.Bool("wait") {
+		return err
+	}
+	wait, err := flagValue(c, "timeout", parseDuration)
+	if err != nil {
+		return err
+	}
+	names, err := chosen(ctx, c, cl)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := e.waitBooted(ctx, cl, name, wait); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitBooted returns when the boot of a container that runs has ended.
+func (e *env) waitBooted(ctx context.Context, cl *api.Client, name string, wait time.Duration) error {
+	ct, err := cl.Container(ctx, name)
+	if err != nil {
+		return err
+	}
+	t, err := cl.Template(ctx, ct.Template)
+	if err != nil || !t.Systemd {
+		return err // another init runs already
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		var said strings.Builder
+		_, err := cl.Exec(waiting, name, api.Exec{Args: []string{"systemctl", "is-system-running"}}, api.Streams{Stdout: &said, Stderr: io.Discard})
+		switch state := strings.TrimSpace(said.String()); {
+		case err == nil && state == "running":
+			return nil
+		case err == nil && state == "degraded":
+			e.progress("%s has booted, but some of its services failed; `vzcluster exec %s systemctl --failed` names them", name, name)
+			return nil
+		case waiting.Err() != nil && ctx.Err() == nil:
+			return api.Errorf(api.CodeTimeout, "`vzcluster logs "+name+"` shows how far it is", "%s is still %s after %s", name, dash(state), wait)
+		}
+		if err := e.pause(waiting, 200*time.Millisecond); err != nil && ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
 func stopCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "stop", Usage: "shut containers down", ArgsUsage: "CT...", Flags: []cli.Flag{forceFlag(), graceFlag(), timeoutFlag()},
+		Name: "stop", Usage: "shut containers down", ArgsUsage: "CT...", Flags: append(manyFlags(), forceFlag(), graceFlag(), timeoutFlag()),
 		Description: "Init is asked to end first. Example: vzcluster stop web db --grace 2m. A suspended container is only stopped with --force, " +
 			"which throws its memory away.",
-		Action: e.with(1, -1, e.act("stop")),
+		Action: e.with(0, -1, e.act("stop")),
 	}
 }
 
 func restartCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "restart", Usage: "shut containers down and start them again", ArgsUsage: "CT...", Flags: []cli.Flag{graceFlag(), timeoutFlag()},
-		Action: e.with(1, -1, e.act("restart")),
+		Name: "restart", Usage: "shut containers down and start them again", ArgsUsage: "CT...", Flags: append(manyFlags(), graceFlag(), timeoutFlag()),
+		Action: e.with(0, -1, e.act("restart")),
 	}
 }
 
@@ -52,17 +157,17 @@ func suspendCommand(e *env) *cli.Command {
 	force := &cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "end the sessions of exec that are in the way"}
 	return &cli.Command{
 		Name: "suspend", Aliases: []string{"chkpnt"}, Usage: "write what runs in containers to disk and end it; start goes on there", ArgsUsage: "CT...",
-		Flags:       []cli.Flag{force, timeoutFlag()},
+		Flags:       append(manyFlags(), force, timeoutFlag()),
 		Description: "Example: vzcluster suspend web. The memory survives a reboot of the host. What cannot be suspended runs on, and the reason is said.",
-		Action:      e.with(1, -1, e.act("suspend")),
+		Action:      e.with(0, -1, e.act("suspend")),
 	}
 }
 
 func resumeCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "resume", Usage: "let suspended containers go on; the same as start", ArgsUsage: "CT...", Flags: []cli.Flag{timeoutFlag()},
+		Name: "resume", Usage: "let suspended containers go on; the same as start", ArgsUsage: "CT...", Flags: append(manyFlags(), timeoutFlag()),
 		Description: "Example: vzcluster resume web",
-		Action:      e.with(1, -1, e.act("resume")),
+		Action:      e.with(0, -1, e.act("resume")),
 	}
 }
 
@@ -70,10 +175,10 @@ func destroyCommand(e *env) *cli.Command {
 	yes := &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
 	return &cli.Command{
 		Name: "destroy", Aliases: []string{"rm"}, Usage: "destroy containers with everything in them", ArgsUsage: "CT...",
-		Flags: []cli.Flag{yes, forceFlag(), timeoutFlag(), &cli.BoolFlag{Name: "now", Usage: "for good: not into the trash"}},
+		Flags: append(manyFlags(), yes, forceFlag(), timeoutFlag(), &cli.BoolFlag{Name: "now", Usage: "for good: not into the trash"}),
 		Description: "They go to the trash and can be brought back for a day (trash.hours in the configuration): vzcluster trash ls, vzcluster trash restore web. " +
 			"Example: vzcluster destroy -y --now web",
-		Action: e.with(1, -1, e.destroy),
+		Action: e.with(0, -1, e.destroy),
 	}
 }
 
@@ -89,7 +194,11 @@ func (e *env) destroy(ctx context.Context, c *cli.Context, cl *api.Client) error
 		if !e.terminal(e.stdin) {
 			return usagef(c, "destroy asks before it destroys, but this is no terminal; say -y if you mean it")
 		}
-		for _, name := range c.Args().Slice() {
+		names, err := chosen(ctx, c, cl)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
 			ct, err := cl.Container(ctx, name)
 			if err != nil {
 				return err
@@ -117,11 +226,9 @@ func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what st
 		}
 		r.Grace = max(r.Grace, time.Millisecond) // 0 would be the default
 	}
-	names := c.Args().Slice()
-	if len(names) > 1 {
-		if err := allExist(ctx, cl, names); err != nil {
-			return err
-		}
+	names, err := chosen(ctx, c, cl)
+	if err != nil {
+		return err
 	}
 	var done []api.Container
 	var failed error
@@ -148,23 +255,13 @@ func (e *env) actOn(ctx context.Context, c *cli.Context, cl *api.Client, what st
 		v.text = destroyed(done)
 	}
 	var value any = done
-	if c.Args().Len() == 1 {
+	if c.Args().Len() == 1 { // several that were selected are a list, even if they are one
 		value = done[0]
 	}
 	if err := e.show(c, value, v); err != nil {
 		return err
 	}
 	return failed
-}
-
-// allExist refuses names that no container has.
-func allExist(ctx context.Context, cl *api.Client, names []string) error {
-	cs, err := cl.Containers(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = pick(cs, names)
-	return err
 }
 
 // pick returns the containers with some names or CTIDs, in the order of the list.

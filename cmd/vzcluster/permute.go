@@ -15,6 +15,8 @@ func rawAfter(command string) int {
 	switch command {
 	case "vzcluster exec", "vzcluster lab exec":
 		return 1
+	case "vzcluster runscript":
+		return 2
 	}
 	return -1
 }

@@ -41,7 +41,7 @@ func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, er
 		return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 	}
 	defer os.RemoveAll(dir)
-	cmd, err := r.execCommand(ctx, id, dir, o)
+	cmd, err := r.execCommand(ctx, id, st.PID, dir, o)
 	if err != nil {
 		return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 	}
@@ -53,7 +53,12 @@ func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, er
 		cmd.Stdout = own // who gave one writer for both is not to get two at once
 	}
 	cmd.Stderr = own
-	err = cmd.Run()
+	if err = cmd.Start(); err == nil {
+		ended := make(chan struct{})
+		go passSignals(o.Signal, cmd.Process, ended)
+		err = cmd.Wait()
+		close(ended)
+	}
 	if ctx.Err() != nil {
 		killInside(st.PID, filepath.Join(dir, execPID))
 	}
@@ -82,6 +87,44 @@ func (r *Runc) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, er
 	return 0, fmt.Errorf("run a command in container %d: %w", id, err)
 }
 
+// passSignals hands signals to runc, which hands them to the command.
+func passSignals(signals <-chan os.Signal, to *os.Process, ended <-chan struct{}) {
+	for {
+		select {
+		case s, ok := <-signals:
+			if !ok {
+				return
+			}
+			_ = to.Signal(s) // it may just have ended
+		case <-ended:
+			return
+		}
+	}
+}
+
+// whoRuns are the options for the user that a command runs as, and for where.
+func whoRuns(init int, o runtime.ExecOptions) ([]string, error) {
+	u := user{home: "/root"}
+	if o.User != "" {
+		var err error
+		if u, err = lookUp(fmt.Sprintf("/proc/%d/root", init), o.User); err != nil {
+			return nil, err
+		}
+	}
+	dir := u.home
+	if o.Dir != "" {
+		dir = o.Dir
+	}
+	args := []string{"--cwd", dir, "--env", "HOME=" + u.home}
+	if o.User != "" {
+		args = append(args, "--user", fmt.Sprintf("%d:%d", u.uid, u.gid))
+	}
+	for _, g := range u.groups {
+		args = append(args, "--additional-gids", g)
+	}
+	return args, nil
+}
+
 // Files of one exec.
 const (
 	execPID = "pid" // written when the command has begun
@@ -89,8 +132,13 @@ const (
 )
 
 // execCommand keeps its files in dir.
-func (r *Runc) execCommand(ctx context.Context, id int, dir string, o runtime.ExecOptions) (*exec.Cmd, error) {
-	args := []string{"--log", filepath.Join(dir, execLog), "exec", "--pid-file", filepath.Join(dir, execPID), "--cwd", "/root", "--env", "HOME=/root"}
+func (r *Runc) execCommand(ctx context.Context, id, init int, dir string, o runtime.ExecOptions) (*exec.Cmd, error) {
+	args := []string{"--log", filepath.Join(dir, execLog), "exec", "--pid-file", filepath.Join(dir, execPID)}
+	who, err := whoRuns(init, o)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, who...)
 	for _, e := range o.Env {
 		args = append(args, "--env", e)
 	}

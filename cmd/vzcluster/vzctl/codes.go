@@ -34,6 +34,7 @@ const (
 	codeBadIP         = 71  //
 	codePassword      = 74  // it cannot be changed
 	codeIPInUse       = 78  //
+	codeIPNotOurs     = 89  // it is not among the addresses of containers
 	codeBadTemplate   = 91  // there is no such template
 	codePloop         = 99  // ploop and its images do not exist here
 	codeDisabled      = 105 // the container may not be started

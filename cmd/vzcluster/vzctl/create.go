@@ -43,7 +43,7 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 	t.say("Creating container private area (%s)", r.Template)
 	c, err := cl.Create(ctx, r)
 	if err != nil {
-		return refused(err)
+		return refused(err, r.IP)
 	}
 	t.say("Performing postcreate actions")
 	t.say("CT configuration saved to the cluster")
@@ -131,9 +131,13 @@ func (t *tool) template(ctx context.Context, name string) (string, error) {
 }
 
 // refused gives what the cluster answered to a create its exit code.
-func refused(err error) error {
-	if api.CodeOf(err) == api.CodeConflict && strings.Contains(err.Error(), "address") {
+func refused(err error, ip string) error {
+	ip, _, _ = strings.Cut(ip, "/")
+	switch about := strings.Contains(err.Error(), ip); {
+	case about && api.CodeOf(err) == api.CodeConflict:
 		return fail(codeIPInUse, "%v", err)
+	case about && api.CodeOf(err) == api.CodeUsage:
+		return fail(codeIPNotOurs, "IP address not available: %v", err)
 	}
 	return classify(err, codeSystem)
 }

@@ -149,6 +149,9 @@ func (a *fakeAgent) create(r *http.Request) any {
 	if q.Limits.RAM > 1<<40 {
 		return api.Errorf(api.CodeNoFit, "", "no host can take it: memory: needs %s", cluster.Bytes(q.Limits.RAM))
 	}
+	if strings.HasPrefix(q.IP, "192.") {
+		return api.Errorf(api.CodeUsage, "", "%s is not among the containers' addresses", q.IP)
+	}
 	if q.Name == "" {
 		q.Name = fmt.Sprintf("ct%d", q.ID)
 	}

@@ -212,7 +212,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels, Rules: req.Rules}
+	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits
@@ -224,6 +224,11 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	m.spread()
 	if set.Limits != nil && now.State == cluster.Running {
 		if err := m.enforce(r.Context(), now, old.Limits); err != nil {
+			return nil, err
+		}
+	}
+	if now.State == cluster.Running {
+		if err := m.connected(r.Context(), old, now); err != nil {
 			return nil, err
 		}
 	}
@@ -257,10 +262,12 @@ func (m *member) enforce(ctx context.Context, c *cluster.Container, old cluster.
 	return later
 }
 
-// syncRequest asks an owner to answer when it has acted on a container's epoch and, unless nil, limits.
+// syncRequest asks an owner to answer when it has acted on a container's epoch and, where they are given, on its limits and
+// NICs.
 type syncRequest struct {
-	Epoch  uint64          `json:"epoch"`
-	Limits *cluster.Limits `json:"limits,omitempty"`
+	Epoch   uint64          `json:"epoch"`
+	Limits  *cluster.Limits `json:"limits,omitempty"`
+	Network string          `json:"network,omitempty"` // a fingerprint
 }
 
 // handleSync waits until this host, as the owner, has acted.
@@ -276,9 +283,12 @@ func (m *member) handleSync(_ http.ResponseWriter, r *http.Request) (any, error)
 	for {
 		noted := m.rec.watchActed()
 		a := m.rec.actedOn(id)
-		if a.Epoch >= req.Epoch && (req.Limits == nil || a.Limits == *req.Limits) {
+		if a.Epoch >= req.Epoch && (req.Limits == nil || a.Limits == *req.Limits) && (req.Network == "" || a.Network == req.Network) {
 			if a.Refused != "" && req.Limits != nil {
 				return nil, api.Errorf(api.CodeRefused, "the old limits stay", "%s", a.Refused)
+			}
+			if a.Unplugged != "" && req.Network != "" {
+				return nil, api.Errorf(api.CodeRefused, "the old network stays", "%s", a.Unplugged)
 			}
 			return nil, nil
 		}

@@ -12,6 +12,7 @@ type local struct {
 	Moving  bool // a migration that this host takes part in is under way
 	Task    bool // a local operation is to be carried out on it
 	Memory  runtime.Suspension
+	Network string // the fingerprint of the NICs that it should have
 	Acted   acted
 }
 
@@ -22,8 +23,10 @@ type acted struct {
 	Epoch      uint64         `json:"epoch"`
 	Limits     cluster.Limits `json:"limits"` // that the kernel enforces
 	Guarantee  int64          `json:"guarantee,omitempty"`
-	Refused    string         `json:"refused,omitempty"` // why the kernel refused Limits
-	Failed     string         `json:"failed,omitempty"`  // why it does not run, in this epoch
+	Refused    string         `json:"refused,omitempty"`   // why the kernel refused Limits
+	Failed     string         `json:"failed,omitempty"`    // why it does not run, in this epoch
+	Network    string         `json:"network,omitempty"`   // the fingerprint of the NICs that it has
+	Unplugged  string         `json:"unplugged,omitempty"` // why it could not have them as it should
 }
 
 // current reports whether the record is about the container as it is owned and wanted now.
@@ -46,6 +49,7 @@ const (
 	doStop    verb = "stop"    // stop; what comes next is decided after
 	doBury    verb = "bury"    // its init ended by itself: free what is left, take note
 	doUpdate  verb = "update"  // bring new limits to the kernel
+	doConnect verb = "connect" // bring its network cards up to date
 	doReport  verb = "report"  // say what is so
 	doDestroy verb = "destroy" // delete it, then its record
 	doSuspend verb = "suspend" // write its memory to disk and end it
@@ -133,6 +137,8 @@ func keepRunning(c *cluster.Container, l local) action {
 		return action{Do: doStop}
 	case l.Acted.Limits != c.Limits || l.Acted.Guarantee != c.Rules.Guarantee:
 		return action{Do: doUpdate}
+	case l.Acted.Network != l.Network:
+		return action{Do: doConnect}
 	case c.State == cluster.Running: // the detail says what happened to it on the way here
 		return action{Do: doNothing}
 	}

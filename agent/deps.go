@@ -41,6 +41,8 @@ type Engine interface {
 	Destroy(ctx context.Context, id int) error
 	// Update changes the limits of a running container, all or nothing.
 	Update(id int, l runtime.Limits) error
+	// Connect makes the NICs of a running container these (idempotent). What was done before an error stays.
+	Connect(id int, nics []runtime.NIC) error
 	// Status says what the kernel knows; an unknown container is simply not running.
 	Status(id int) (runtime.Status, error)
 	// List returns the CTIDs that leave any trace on this host: a layer, a cgroup.

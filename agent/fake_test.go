@@ -152,6 +152,16 @@ func (e *fakeEngine) Update(id int, l runtime.Limits) error {
 	return nil
 }
 
+func (e *fakeEngine) Connect(id int, nics []runtime.NIC) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.refuse != nil {
+		return e.refuse
+	}
+	e.cts[id].spec.NICs = nics
+	return nil
+}
+
 func (e *fakeEngine) Status(id int) (runtime.Status, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -46,7 +46,7 @@ func (mv *mover) place(ctx context.Context, c *cluster.Container) (p migrate.Pla
 		return p, err
 	}
 	p.Template = mv.a.member.Load().noTemplate(c.Digest)
-	p.Network, err = mv.engine.Ready(ctx, spec.NIC)
+	p.Network, err = mv.engine.Ready(ctx, spec.NICs)
 	return p, err
 }
 

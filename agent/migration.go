@@ -28,7 +28,7 @@ type MigrationEngine interface {
 	Room() (runtime.Room, error)
 	Need(id int) (runtime.Need, error)
 	// Ready says what of this host's network is in the way of a container that comes, "" for nothing.
-	Ready(ctx context.Context, nic runtime.NIC) (string, error)
+	Ready(ctx context.Context, nics []runtime.NIC) (string, error)
 }
 
 // mover carries out this host's part of migrations: it implements Migrator with package migrate.

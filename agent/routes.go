@@ -86,6 +86,10 @@ func (a *Agent) routes() http.Handler {
 		api.RouteTemplateDrop: (*member).handleTemplateDrop,
 		api.RouteOperations:   (*member).handleOperations,
 		api.RouteOperation:    (*member).handleOperation,
+		api.RouteNetworks:     (*member).handleNetworks,
+		api.RouteNetworkAdd:   (*member).handleNetworkAdd,
+		api.RouteNetworkDrop:  (*member).handleNetworkDrop,
+		api.RouteNetworkPool:  (*member).handleNetworkPool,
 	} {
 		mux.HandleFunc(route, a.onLeader(jsonOf(f)))
 	}

@@ -48,6 +48,8 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 		return true, r.bury(ctx, c)
 	case doUpdate:
 		return true, r.update(c, l.Acted)
+	case doConnect:
+		return true, r.connect(s, c, l.Acted)
 	case doReport:
 		_, err := r.report(ctx, c, a.State, a.Detail)
 		return false, err
@@ -74,12 +76,18 @@ func (r *reconciler) look(s *cluster.State, id int) (local, error) {
 	if err != nil {
 		return local{}, err
 	}
+	network := ""
+	if c := s.Container(id); c != nil && c.Host == r.m.name {
+		if network, err = wantedNetwork(s, c); err != nil {
+			return local{}, err
+		}
+	}
 	op := s.ActiveMigration(id)
 	busy := r.m.migrator != nil && r.m.migrator.Busy(id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return local{
-		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Memory: memory, Task: s.ActiveTask(id) != nil,
+		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Network: network, Memory: memory, Task: s.ActiveTask(id) != nil,
 		Moving: busy || op != nil && (op.From == r.m.name || op.To == r.m.name),
 	}, nil
 }
@@ -125,7 +133,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, f
 	r.mu.Unlock()
 	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits, Guarantee: now.Rules.Guarantee}
 	began := time.Now()
-	if err := r.makeReal(ctx, now); err != nil {
+	if done.Network, err = r.makeReal(ctx, now); err != nil {
 		if ctx.Err() != nil {
 			return false, nil
 		}
@@ -145,16 +153,16 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, f
 	return false, err
 }
 
-// makeReal fetches what is missing and starts.
-func (r *reconciler) makeReal(ctx context.Context, c *cluster.Container) error {
+// makeReal fetches what is missing, starts, and returns the fingerprint of the NICs.
+func (r *reconciler) makeReal(ctx context.Context, c *cluster.Container) (network string, err error) {
 	if err := r.m.ensureTemplate(ctx, c.Digest); err != nil {
-		return err
+		return "", err
 	}
 	spec, err := r.m.spec(c)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return r.m.deps.Engine.Start(ctx, spec) // of a suspended one: it goes on
+	return fingerprint(spec.NICs), r.m.deps.Engine.Start(ctx, spec) // of a suspended one: it goes on
 }
 
 func (r *reconciler) stop(ctx context.Context, s *cluster.State, c *cluster.Container) error {
@@ -322,27 +330,15 @@ func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
 	}
 	spec := runtime.Spec{
 		ID: c.ID, Generation: c.Generation, Name: c.Name, Hostname: c.Hostname, Template: c.Digest, Init: t.Init, Systemd: t.Systemd,
-		UIDBase: c.UIDBase, Limits: limitsOf(c), NIC: runtime.NIC{Name: "eth0", MAC: c.MAC}, DNS: m.nameServers(),
+		UIDBase: c.UIDBase, Limits: limitsOf(c), DNS: m.nameServers(),
 	}
-	spec.NIC.Rates = spec.Limits.Net
 	if m.deps.Resolver != nil {
 		spec.Search = DNSDomain
 	}
-	for _, a := range c.Addresses {
-		p, err := netip.ParsePrefix(a)
-		if err != nil {
-			return spec, fmt.Errorf("container %d has the address %q: %w", c.ID, a, err)
-		}
-		spec.NIC.Addresses = append(spec.NIC.Addresses, p)
-	}
-	if set := s.Settings(); set != nil && set.Gateway != "" && len(c.Addresses) > 0 {
-		gw, err := netip.ParseAddr(set.Gateway)
-		if err != nil {
-			return spec, fmt.Errorf("the cluster's gateway is %q: %w", set.Gateway, err)
-		}
-		spec.NIC.Gateway = gw
-	}
-	return spec, nil
+	var err error
+	nics, err := nicsOf(s, c)
+	spec.NICs = shaped(nics, spec.Limits.Net)
+	return spec, err
 }
 
 // maxNameServers is how many a resolver looks at.

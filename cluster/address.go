@@ -3,6 +3,8 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // Numbers that containers get. A container keeps its uid range wherever it runs, so ranges are cluster-wide.
@@ -13,21 +15,25 @@ const (
 	lastUID      = 1<<32 - 2*uidsPerRange // the very last range holds uid -1
 )
 
-// addressPool is the parsed pool of the settings.
+// AddressPool is what containers get addresses from: those from First to Last of a network.
+type AddressPool struct {
+	Prefix  string `json:"prefix"` // CIDR
+	First   string `json:"first"`
+	Last    string `json:"last"`
+	Gateway string `json:"gateway,omitempty"` // default route of those who have an address of it
+}
+
+// addressPool is a parsed AddressPool.
 type addressPool struct {
 	prefix      netip.Prefix
 	first, last netip.Addr // of those that containers can have
 	gateway     netip.Addr // may be zero
 }
 
-// pool parses and checks the pool; nil when the settings have none.
-func (s *Settings) pool() (*addressPool, error) {
-	if s == nil || s.Pool == "" {
-		return nil, nil
-	}
-	prefix, err := netip.ParsePrefix(s.Pool)
+func (a AddressPool) parse() (*addressPool, error) {
+	prefix, err := netip.ParsePrefix(a.Prefix)
 	if err != nil {
-		return nil, Refuse(ErrInvalid, "the address pool %q is no network in CIDR notation, such as 10.77.0.0/16", s.Pool)
+		return nil, Refuse(ErrInvalid, "the address pool %q is no network in CIDR notation, such as 10.77.0.0/16", a.Prefix)
 	}
 	p := &addressPool{prefix: prefix.Masked()}
 	parts := []struct {
@@ -35,9 +41,9 @@ func (s *Settings) pool() (*addressPool, error) {
 		to         *netip.Addr
 		optional   bool
 	}{
-		{"first address", s.PoolFirst, &p.first, false},
-		{"last address", s.PoolLast, &p.last, false},
-		{"gateway", s.Gateway, &p.gateway, true},
+		{"first address", a.First, &p.first, false},
+		{"last address", a.Last, &p.last, false},
+		{"gateway", a.Gateway, &p.gateway, true},
 	}
 	for _, part := range parts {
 		if part.text == "" && part.optional {
@@ -52,6 +58,18 @@ func (s *Settings) pool() (*addressPool, error) {
 		return nil, Refuse(ErrInvalid, "the address pool ends at %s before it begins at %s", p.last, p.first)
 	}
 	return p, nil
+}
+
+func parsePools(pools []AddressPool) ([]*addressPool, error) {
+	var all []*addressPool
+	for _, a := range pools {
+		p, err := a.parse()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // reserved names why an address of the pool's network can belong to nobody, "" when it can.
@@ -110,12 +128,17 @@ func (s *State) checkHostAddress(h *Host) error {
 
 // allocate gives a new container its addresses, MAC and uid range.
 func (s *State) allocate(ct *Container, ip string) (err error) {
-	ct.MAC = fmt.Sprintf("02:76:7a:%02x:%02x:%02x", byte(ct.ID>>16), byte(ct.ID>>8), byte(ct.ID))
+	ct.MAC = macOf(ct.ID, 0)
 	if ct.UIDBase, err = s.freeUIDs(); err != nil {
 		return err
 	}
-	ct.Addresses, err = s.chooseAddresses(ip)
+	ct.Addresses, err = s.chooseAddresses(ct.Network, ip, nil)
 	return err
+}
+
+// macOf is the MAC of a container's NIC.
+func macOf(id, nic int) string {
+	return fmt.Sprintf("02:76:%02x:%02x:%02x:%02x", 0x7a+nic, byte(id>>16), byte(id>>8), byte(id))
 }
 
 func (s *State) freeUIDs() (uint32, error) {
@@ -128,41 +151,200 @@ func (s *State) freeUIDs() (uint32, error) {
 	return 0, Refuse(ErrConflict, "all user id ranges are taken; destroy a container first")
 }
 
-// chooseAddresses turns what the user asked for into addresses in CIDR notation.
-func (s *State) chooseAddresses(ip string) ([]string, error) {
-	pool, err := s.settings.pool()
-	switch {
-	case err != nil:
-		return nil, err
-	case ip == "none", ip == "" && pool == nil:
-		return []string{}, nil
-	case pool == nil:
-		return nil, Refuse(ErrInvalid, "the cluster has no address pool; create the container with --ip none")
-	}
-	addr := netip.Addr{}
-	if ip == "" || ip == "auto" {
-		addr, err = s.lowestFree(pool)
-	} else {
-		addr, err = pool.check(ip, s.taken)
-	}
+// Words that stand for addresses.
+const (
+	autoAddress  = "auto"  // a free one of every pool of the network
+	autoAddress4 = "auto4" // of the pool of IPv4
+	autoAddress6 = "auto6"
+	noAddress    = "none"
+)
+
+// chooser gathers the addresses of one NIC.
+type chooser struct {
+	s      *State
+	pools  []*addressPool
+	keep   []string // what the NIC has; wanted again, they are no conflict
+	chosen []netip.Prefix
+}
+
+// chooseAddresses turns what the user asked for, words and addresses between commas, into addresses in CIDR notation.
+// What the NIC has now is kept where it is asked for again.
+func (s *State) chooseAddresses(network, ip string, have []string) ([]string, error) {
+	n, err := s.mustNetwork(network)
 	if err != nil {
 		return nil, err
 	}
-	return []string{netip.PrefixFrom(addr, pool.prefix.Bits()).String()}, nil
+	pools, err := parsePools(n.Pools)
+	switch {
+	case err != nil:
+		return nil, err
+	case ip == noAddress, ip == "" && len(pools) == 0:
+		return []string{}, nil
+	case len(pools) == 0:
+		return nil, Refuse(ErrInvalid, "%s has no address pool; use --ip none, or give it a pool with 'vzcluster network add-pool'", n.say())
+	case ip == "":
+		ip = autoAddress
+	}
+	c := &chooser{s: s, pools: pools, keep: have}
+	for word := range strings.SplitSeq(ip, ",") {
+		if err := c.choose(strings.TrimSpace(word)); err != nil {
+			return nil, err
+		}
+	}
+	return c.texts(), nil
 }
 
-func (s *State) lowestFree(p *addressPool) (netip.Addr, error) {
+// addAddresses chooses further addresses beside those that the NIC has.
+func (s *State) addAddresses(network string, have, words []string) ([]string, error) {
+	n, err := s.mustNetwork(network)
+	if err != nil {
+		return nil, err
+	}
+	pools, err := parsePools(n.Pools)
+	if err != nil {
+		return nil, err
+	}
+	c := &chooser{s: s, pools: pools}
+	for _, text := range have {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			c.chosen = append(c.chosen, p)
+		}
+	}
+	for _, word := range words {
+		if word == noAddress {
+			return nil, Refuse(ErrInvalid, "none is nothing to add; --ip none takes all addresses away")
+		}
+		if err := c.choose(word); err != nil {
+			return nil, err
+		}
+	}
+	return c.texts(), nil
+}
+
+// dropAddresses takes addresses away.
+func dropAddresses(ct *Container, have, words []string) ([]string, error) {
+	left := slices.Clone(have)
+	for _, word := range words {
+		i := slices.IndexFunc(left, func(text string) bool { return text == word || strings.HasPrefix(text, word+"/") })
+		if i < 0 {
+			return nil, Refuse(ErrInvalid, "%s does not have the address %s; 'vzcluster show %s' lists what it has", ct.Ref(), word, ct.Name)
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	return left, nil
+}
+
+func (c *chooser) texts() []string {
+	out := make([]string, len(c.chosen))
+	for i, p := range c.chosen {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// choose adds the address or addresses that a word stands for.
+func (c *chooser) choose(word string) error {
+	switch word {
+	case autoAddress, autoAddress4, autoAddress6:
+		return c.auto(word)
+	case noAddress:
+		return Refuse(ErrInvalid, "none stands alone; give addresses or none, not both")
+	}
+	if len(c.chosen) >= maxAddresses {
+		return Refuse(ErrInvalid, "a network card can have %d addresses at most", maxAddresses)
+	}
+	pool := c.pools[0]
+	if a, err := parseAddress(word); err == nil {
+		for _, p := range c.pools {
+			if p.prefix.Contains(a) || p.prefix.Addr().Is4() == a.Is4() && !pool.prefix.Contains(a) {
+				pool = p
+			}
+		}
+	}
+	addr, err := pool.check(word, c.taken)
+	if err != nil {
+		return err
+	}
+	return c.add(pool, addr)
+}
+
+// maxAddresses of one NIC; each is several firewall rules.
+const maxAddresses = 32
+
+func (c *chooser) add(p *addressPool, a netip.Addr) error {
+	prefix := netip.PrefixFrom(a, p.prefix.Bits())
+	if slices.Contains(c.chosen, prefix) {
+		return Refuse(ErrInvalid, "the address %s is there already, or was given twice", a)
+	}
+	c.chosen = append(c.chosen, prefix)
+	return nil
+}
+
+// taken says who has an address that is not the NIC's own.
+func (c *chooser) taken(a netip.Addr) string {
+	for _, text := range c.keep {
+		if p, err := netip.ParsePrefix(text); err == nil && p.Addr() == a {
+			return ""
+		}
+	}
+	return c.s.taken(a)
+}
+
+func (c *chooser) auto(word string) error {
+	found := false
+	for _, p := range c.pools {
+		if v4 := p.prefix.Addr().Is4(); word == autoAddress4 && !v4 || word == autoAddress6 && v4 {
+			continue
+		}
+		found = true
+		a, ok := c.kept(p)
+		if !ok {
+			var err error
+			if a, err = c.s.lowestFree(p, c.chosen); err != nil {
+				return err
+			}
+		}
+		if err := c.add(p, a); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return Refuse(ErrInvalid, "the network has no address pool for %s; add one with 'vzcluster network add-pool'", word)
+	}
+	return nil
+}
+
+// kept is an address of the pool that the NIC has and that is not among the chosen ones yet.
+func (c *chooser) kept(pool *addressPool) (netip.Addr, bool) {
+	for _, text := range c.keep {
+		if p, err := netip.ParsePrefix(text); err == nil && pool.prefix.Contains(p.Addr()) && !slices.Contains(c.chosen, p) {
+			return p.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// lowestFree is the lowest address of a pool that nobody has and that is not about to be given out.
+func (s *State) lowestFree(p *addressPool, chosen []netip.Prefix) (netip.Addr, error) {
 	from := p.first
-	if from.Less(s.containers.lowAddr) {
-		from = s.containers.lowAddr
+	if low, ok := s.containers.low[p.prefix]; ok && from.Less(low) {
+		from = low
 	}
 	for a := from; a.IsValid() && !p.last.Less(a); a = a.Next() {
-		if p.reserved(a) == "" && s.taken(a) == "" {
-			s.containers.lowAddr = a
+		if p.reserved(a) == "" && s.taken(a) == "" && !slices.Contains(chosen, netip.PrefixFrom(a, p.prefix.Bits())) {
+			s.containers.noneBelow(p.prefix, a)
 			return a, nil
 		}
 	}
 	return netip.Addr{}, Refuse(ErrConflict, "all addresses from %s to %s are taken; destroy a container, or create this one with --ip none", p.first, p.last)
+}
+
+// parseAddress reads an address with or without its prefix length.
+func parseAddress(text string) (netip.Addr, error) {
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return p.Addr(), nil
+	}
+	return netip.ParseAddr(text)
 }
 
 func (p *addressPool) check(text string, taken func(netip.Addr) string) (netip.Addr, error) {

@@ -58,6 +58,9 @@ const (
 	kindSetPlan          Kind = 33
 	kindExtendPlan       Kind = 34
 	kindSetAutomation    Kind = 35
+	kindAddNetwork       Kind = 36
+	kindDropNetwork      Kind = 37
+	kindAddPool          Kind = 38
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -124,7 +127,8 @@ type TemplateOn struct {
 type DropTemplate struct{ Name string }
 
 // CreateContainer makes a container owned by Container.Host. Result: *Container. ID 0 takes the next free CTID, an
-// empty Name becomes ct<ID>. IP is "auto" (or empty), "none", or an address of the pool with or without its length.
+// empty Name becomes ct<ID>. IP is "none", or, between commas, "auto" (one of every pool of the network, also for empty),
+// "auto4", "auto6", and addresses of the pools with or without their length.
 // The state fills in addresses, MAC, uid range, generation and epoch.
 type CreateContainer struct {
 	Container Container
@@ -186,6 +190,10 @@ type SetContainer struct {
 	Text     *string
 	Labels   map[string]string
 	Rules    *Rules `json:",omitempty"`
+
+	IP    *string  `json:",omitempty"` // as for CreateContainer: all of the first NIC's addresses, those it has are kept for auto
+	IPAdd []string `json:",omitempty"` // beside those that it has
+	IPDel []string `json:",omitempty"` // taken away before others are added
 }
 
 // ReportContainer is the owner's observation. Result: *Container. ErrStale when Host and Generation are not the owner's.
@@ -324,6 +332,18 @@ type RestoreContainer struct {
 	Name string
 }
 
+// AddNetwork makes a network known. Result: *Network. The same one again changes nothing.
+type AddNetwork struct{ Network Network }
+
+// DropNetwork forgets a network; ErrConflict while containers are in it.
+type DropNetwork struct{ Name string }
+
+// AddPool gives a network addresses of a kind that it has none of. Result: *Network.
+type AddPool struct {
+	Network string // empty: the default one
+	Pool    AddressPool
+}
+
 // ignored stands for a command that this version does not know and may skip.
 type ignored struct{ kind Kind }
 
@@ -364,6 +384,9 @@ func (PlaceContainer) Kind() Kind         { return kindPlaceContainer }
 func (SetPlan) Kind() Kind                { return kindSetPlan }
 func (ExtendPlan) Kind() Kind             { return kindExtendPlan }
 func (SetAutomation) Kind() Kind          { return kindSetAutomation }
+func (AddNetwork) Kind() Kind             { return kindAddNetwork }
+func (DropNetwork) Kind() Kind            { return kindDropNetwork }
+func (AddPool) Kind() Kind                { return kindAddPool }
 
 // Encode writes a command as a log entry: its kind in two bytes, then JSON.
 func Encode(c Command) ([]byte, error) {
@@ -439,5 +462,8 @@ func decoder(k Kind) func([]byte) (Command, error) {
 		kindSetPlan:          decodeAs[SetPlan],
 		kindExtendPlan:       decodeAs[ExtendPlan],
 		kindSetAutomation:    decodeAs[SetAutomation],
+		kindAddNetwork:       decodeAs[AddNetwork],
+		kindDropNetwork:      decodeAs[DropNetwork],
+		kindAddPool:          decodeAs[AddPool],
 	}[k]
 }

@@ -48,6 +48,9 @@ func everyCommand() []Command {
 		SetPlan{"d", OpPaused},
 		ExtendPlan{Operation: "d", Known: 2, Steps: []Move{{Container: 101}}, Round: &Round{Hosts: []string{"h1"}, Stage: RoundHook}},
 		SetAutomation{Automation{Rebalance: true, Imbalance: 10}},
+		AddNetwork{Network{Name: "inner", Kind: NetworkOverlay, VNI: 100}},
+		DropNetwork{"inner"},
+		AddPool{"", AddressPool{Prefix: "fd00::/64", First: "fd00::1", Last: "fd00::ff"}},
 	}
 }
 

@@ -100,7 +100,9 @@ type Container struct {
 	Hostname   string            `json:"hostname"`
 	Addresses  []string          `json:"addresses"` // CIDR notation
 	MAC        string            `json:"mac"`
-	UIDBase    uint32            `json:"uid_base"` // first host uid and gid of its user namespace, 65536 follow
+	Network    string            `json:"network,omitempty"` // that its first NIC, eth0, is in; empty: the default one
+	NICs       []NIC             `json:"nics,omitempty"`    // beside eth0
+	UIDBase    uint32            `json:"uid_base"`          // first host uid and gid of its user namespace, 65536 follow
 	Labels     map[string]string `json:"labels,omitempty"`
 	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
 	Created    time.Time         `json:"created"`
@@ -292,6 +294,8 @@ type Settings struct {
 	PoolFirst string `json:"pool_first"` // first address that may be given out automatically
 	PoolLast  string `json:"pool_last"`
 	Gateway   string `json:"gateway"` // default route of containers, empty: none
+	// Pool6 is the pool of IPv6 addresses beside it; nil: there is none.
+	Pool6 *AddressPool `json:"pool6,omitempty"`
 }
 
 // VotersFor is how many raft voters a cluster of n hosts has: 1, 3 from three hosts, 5 from seven.

@@ -25,6 +25,7 @@ type snapshot struct {
 	Moves      map[int]*MoveResult `json:"moves"`
 	Policy     Policy              `json:"policy,omitzero"`
 	Automation *Automation         `json:"automation,omitempty"`
+	Networks   []*Network          `json:"networks,omitempty"`
 	NextID     int                 `json:"next_id"`
 	HighID     int                 `json:"high_id"`
 	Generation uint64              `json:"generation"`
@@ -46,6 +47,7 @@ func (s *State) Snapshot(w io.Writer) error {
 		Moves:      s.moves,
 		Policy:     s.policy,
 		Automation: s.automation,
+		Networks:   s.Networks()[1:],
 		NextID:     s.nextID,
 		HighID:     s.highID,
 		Generation: s.generation,
@@ -83,6 +85,7 @@ func ReadState(r io.Reader) (*State, error) {
 	fill(s.tokens, snap.Tokens, func(t *Token) string { return t.ID })
 	maps.Copy(s.moves, snap.Moves)
 	s.policy, s.automation = snap.Policy, snap.Automation
+	fill(s.networks, snap.Networks, func(n *Network) string { return n.Name })
 	s.hostsChanged()
 	s.changed = false
 	s.nextID, s.highID, s.generation = max(snap.NextID, FirstCTID), snap.HighID, snap.Generation

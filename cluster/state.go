@@ -24,6 +24,7 @@ type State struct {
 	tokens     map[string]*Token
 	moves      map[int]*MoveResult // the last finished move of each container
 	policy     Policy
+	networks   map[string]*Network // without the default one
 
 	automation *Automation // nil: none
 
@@ -48,6 +49,7 @@ func NewState() *State {
 		operations: map[string]*Operation{},
 		tokens:     map[string]*Token{},
 		moves:      map[int]*MoveResult{},
+		networks:   map[string]*Network{},
 		nextID:     FirstCTID,
 	}
 	s.hostsChanged()
@@ -88,7 +90,7 @@ func (s *State) hostsChanged() {
 		return list
 	})
 	s.hostAddresses = sync.OnceValue(func() map[netip.Addr]string { return addressesOf(hosts) })
-	s.containers.lowAddr = netip.Addr{} // a host may have given its address back
+	s.containers.low = nil // a host may have given its address back
 }
 
 func (s *State) putHost(h *Host) {

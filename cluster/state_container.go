@@ -181,8 +181,11 @@ func (c SetContainer) apply(s *State) (any, error) {
 			return nil, err
 		}
 	}
+	if err := c.setNetwork(s, &ct); err != nil {
+		return nil, err
+	}
 	ct.Labels = mergeLabels(old.Labels, c.Labels)
-	if ct.Name == old.Name && ct.Text == old.Text && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) {
+	if ct.Name == old.Name && ct.Text == old.Text && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) && ct.sameNetwork(old) {
 		return old, nil
 	}
 	s.putContainer(&ct)

@@ -16,7 +16,7 @@ func (c InitCluster) apply(s *State) (any, error) {
 	if c.Settings.ID == "" {
 		return nil, Refuse(ErrInvalid, "a cluster needs an id")
 	}
-	if _, err := c.Settings.pool(); err != nil {
+	if _, err := parsePools(c.Settings.pools()); err != nil {
 		return nil, err
 	}
 	settings := c.Settings

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -22,8 +23,8 @@ type table struct {
 	groups    *iradix.Tree[crowd]      // group, 0, host
 
 	// Nothing below is free. They only save time: the lowest free one is the same without them.
-	lowUID  uint32
-	lowAddr netip.Addr
+	lowUID uint32
+	low    map[netip.Prefix]netip.Addr // by pool
 }
 
 // hostUse is what containers, and migrations on their way, take of a host.
@@ -137,9 +138,7 @@ func (t *table) release(k claim) {
 	t.lowUID = min(t.lowUID, c.UIDBase)
 	for _, a := range c.bareAddresses() {
 		t.addresses, _, _ = t.addresses.Delete(a.AsSlice())
-		if a.Less(t.lowAddr) {
-			t.lowAddr = a
-		}
+		t.maybeFree(a)
 	}
 }
 
@@ -193,12 +192,37 @@ func (c *Container) digests() []string {
 
 func (c *Container) bareAddresses() []netip.Addr {
 	var out []netip.Addr
-	for _, text := range c.Addresses {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			out = append(out, p.Addr())
+	for _, n := range c.AllNICs() {
+		for _, text := range n.Addresses {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				out = append(out, p.Addr())
+			}
 		}
 	}
 	return out
+}
+
+// noneBelow notes that no address of a pool below this one is free.
+func (t *table) noneBelow(pool netip.Prefix, a netip.Addr) {
+	if t.low[pool] == a {
+		return
+	}
+	low := maps.Clone(t.low)
+	if low == nil {
+		low = map[netip.Prefix]netip.Addr{}
+	}
+	low[pool] = a
+	t.low = low
+}
+
+// maybeFree notes that an address may be free now.
+func (t *table) maybeFree(a netip.Addr) {
+	for pool, low := range t.low {
+		if pool.Contains(a) && a.Less(low) {
+			t.noneBelow(pool, a)
+			return // pools do not overlap
+		}
+	}
 }
 
 // holder says which container has an address, "" when none has.

@@ -97,12 +97,16 @@ type Storage interface {
 	Traits() StorageTraits
 }
 
+// MaxNICs is how many network cards a container can have.
+const MaxNICs = 8
+
 // NIC is a container's network card.
 type NIC struct {
+	Index     int    // 0 to MaxNICs-1, stays when others come and go
 	Name      string // inside, "eth0"
 	MAC       string
 	Addresses []netip.Prefix
-	Gateway   netip.Addr // default route; the zero Addr means none
+	Gateways  []netip.Addr // default routes, at most one of IPv4 and one of IPv6
 	Rates     Rates
 }
 
@@ -128,7 +132,7 @@ type Spec struct {
 	Systemd    bool     // PID 1 is systemd
 	UIDBase    uint32
 	Limits     Limits
-	NIC        NIC
+	NICs       []NIC
 	DNS        []string // name servers
 	Search     string   // DNS search domain
 }
@@ -200,25 +204,29 @@ type Roots interface {
 type Network interface {
 	// Setup makes the bridge and what goes with it (idempotent).
 	Setup(ctx context.Context) error
-	// Plug makes the container's NIC inside the network namespace of process pid: MAC, addresses, routes, lo up,
-	// MPTCP off. With hold, the port is kept out of the bridge until Open.
-	Plug(id, pid int, nic NIC, hold bool) error
-	// Open lets a held port's frames through and announces the addresses to the neighbours.
-	Open(id int, nic NIC) error
-	// Close takes the port out of the bridge: nothing gets in or out (idempotent).
+	// Plug makes the container's NICs inside the network namespace of process pid: MACs, addresses, routes, lo up,
+	// MPTCP off. With hold, the ports are kept out of the bridge until Open.
+	Plug(id, pid int, nics []NIC, hold bool) error
+	// Open lets the frames of held ports through and announces the addresses to the neighbours.
+	Open(id int, nics []NIC) error
+	// Close takes the ports out of the bridge: nothing gets in or out (idempotent).
 	Close(id int) error
-	// Hold keeps the frames that come for a NIC from now on, until its new place announces itself. It is called when the
-	// port is closed; who asks for the NIC's addresses counts too.
-	Hold(nic NIC) (Held, error)
-	// Replay hands frames that were held to the container behind an open port.
-	Replay(id int, nic NIC, frames [][]byte) error
-	// Ready says in a sentence why a NIC could not be plugged in here, or who else has its address; "" when it could.
-	Ready(ctx context.Context, nic NIC) (string, error)
-	// Shape changes the rates of a NIC that is plugged in, both or none, and returns the old ones. Without a NIC it does nothing.
+	// Change makes the NICs of a running container with open ports these: it plugs, unplugs and changes what differs
+	// (idempotent). What it did before an error stays.
+	Change(id, pid int, nics []NIC) error
+	// Hold keeps the frames that come for the NICs from now on, until their new place announces itself. It is called when
+	// the ports are closed; who asks for the NICs' addresses counts too.
+	Hold(nics []NIC) (Held, error)
+	// Replay hands frames that were held to the container behind open ports.
+	Replay(id int, nics []NIC, frames [][]byte) error
+	// Ready says in a sentence why the NICs could not be plugged in here, or who else has an address; "" when they could.
+	Ready(ctx context.Context, nics []NIC) (string, error)
+	// Shape changes the rates of NICs that are plugged in, both or none, and returns the old ones. Without a NIC it does
+	// nothing.
 	Shape(id int, r Rates) (old Rates, err error)
-	// Traffic says what went through the NIC.
+	// Traffic says what went through the NICs.
 	Traffic(id int) (Traffic, error)
-	// Unplug removes the NIC (idempotent).
+	// Unplug removes the NICs (idempotent).
 	Unplug(id int) error
 }
 

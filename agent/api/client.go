@@ -364,6 +364,26 @@ func (c *Client) DropTemplate(ctx context.Context, name string) error {
 	return c.Call(ctx, RouteTemplateDrop, nil, nil, name)
 }
 
+// Networks lists the networks, the default one first.
+func (c *Client) Networks(ctx context.Context) ([]cluster.Network, error) {
+	return get[[]cluster.Network](ctx, c, RouteNetworks, nil)
+}
+
+// AddNetwork makes a network; parts of its pools that are empty are filled in.
+func (c *Client) AddNetwork(ctx context.Context, n cluster.Network) (cluster.Network, error) {
+	return get[cluster.Network](ctx, c, RouteNetworkAdd, n)
+}
+
+// DropNetwork removes a network that no container is in.
+func (c *Client) DropNetwork(ctx context.Context, name string) error {
+	return c.Call(ctx, RouteNetworkDrop, nil, nil, name)
+}
+
+// AddPool gives a network addresses; parts that are empty are filled in.
+func (c *Client) AddPool(ctx context.Context, network string, p cluster.AddressPool) (cluster.Network, error) {
+	return get[cluster.Network](ctx, c, RouteNetworkPool, p, network)
+}
+
 // Operations lists the operations by their start.
 func (c *Client) Operations(ctx context.Context) ([]cluster.Operation, error) {
 	return get[[]cluster.Operation](ctx, c, RouteOperations, nil)

@@ -27,6 +27,9 @@ type SetRequest struct {
 	Text      *string           `json:"text,omitempty"`   // what it is good for
 	Labels    map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
 	Rules     *cluster.Rules    `json:"rules,omitempty"`  // replaces all of them
+	IP        *string           `json:"ip,omitempty"`     // as for CreateRequest: all addresses of the first NIC
+	IPAdd     []string          `json:"ip_add,omitempty"`
+	IPDel     []string          `json:"ip_del,omitempty"`
 }
 
 // LimitsOver returns the old limits with the changes.

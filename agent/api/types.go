@@ -56,6 +56,10 @@ const (
 	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"               // hosts only: logs on the owner
 	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check"             // hosts only: preflight on the owner -> Verdict
 	RouteDoctor       = "GET /v1/doctor"                                   // -> []Finding of the asked host
+	RouteNetworks     = "GET /v1/networks"                                 // -> []cluster.Network
+	RouteNetworkAdd   = "POST /v1/networks"                                // cluster.Network -> cluster.Network
+	RouteNetworkDrop  = "DELETE /v1/networks/{name}"                       // -> {}
+	RouteNetworkPool  = "POST /v1/networks/{name}/pools"                   // cluster.AddressPool -> cluster.Network
 )
 
 // Host is a host with what is observed of it.
@@ -177,7 +181,7 @@ type CreateRequest struct {
 	Template string            `json:"template"`
 	Limits   cluster.Limits    `json:"limits"`
 	Hostname string            `json:"hostname,omitempty"`
-	IP       string            `json:"ip,omitempty"`   // "auto" (default), "none" or an address of the pool
+	IP       string            `json:"ip,omitempty"`   // "none", or between commas "auto" (default), "auto4", "auto6" and addresses of the pools
 	Host     string            `json:"host,omitempty"` // pin; empty: the leader places
 	Labels   map[string]string `json:"labels,omitempty"`
 	Rules    cluster.Rules     `json:"rules,omitzero"`

@@ -16,7 +16,7 @@ func createFlags() []cli.Flag {
 	return append(append(cliLimits(true), ruleFlags()...),
 		&cli.StringFlag{Name: "template", Usage: "start from template `NAME`; needed if there is more than one"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
-		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDR` of the pool, auto or none"},
+		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDRS` of the pools between commas, auto, auto4, auto6, or none"},
 		&cli.StringFlag{Name: "host", Usage: "put it on `HOST` (the endpoint is -H here); default: the leader chooses"},
 		&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster; default: ct<CTID>"},

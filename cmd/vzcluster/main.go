@@ -62,10 +62,11 @@ func (e *env) commands() []*cli.Command {
 			execCommand(e), enterCommand(e), runScriptCommand(e), logsCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},
+		"NETWORKS":  {networkCommand(e)},
 		"MACHINE":   {setupCommand(e), agentCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), versionCommand(e)},
 	}
 	var all []*cli.Command
-	for _, name := range []string{"CLUSTER", "CONTAINERS", "TEMPLATES", "MACHINE"} {
+	for _, name := range []string{"CLUSTER", "CONTAINERS", "TEMPLATES", "NETWORKS", "MACHINE"} {
 		for _, c := range groups[name] {
 			c.Category = name
 			all = append(all, c)

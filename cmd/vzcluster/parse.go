@@ -70,16 +70,19 @@ func orNothing(s string) string {
 
 // parseIP reads what --ip takes; the state checks whether the address is free and in the pool.
 func parseIP(s string) (string, error) {
-	if s == "auto" || s == "none" {
-		return s, nil
+	for word := range strings.SplitSeq(s, ",") {
+		switch word {
+		case "auto", "auto4", "auto6", "none":
+			continue
+		}
+		if _, err := netip.ParseAddr(word); err == nil {
+			continue
+		}
+		if _, err := netip.ParsePrefix(word); err != nil {
+			return "", fmt.Errorf("%s is not an address, write auto, none, or for example 10.0.0.7", orNothing(word))
+		}
 	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return s, nil
-	}
-	if _, err := netip.ParsePrefix(s); err == nil {
-		return s, nil
-	}
-	return "", fmt.Errorf("%s is not an address, write auto, none, or for example 10.0.0.7", orNothing(s))
+	return s, nil
 }
 
 // parseLabels reads k=v pairs.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -11,7 +12,7 @@ import (
 func setCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
-		Flags: append(append(cliLimits(false), ruleFlags()...),
+		Flags: append(slices.Concat(cliLimits(false), ruleFlags(), networkFlags()),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
 			&cli.StringFlag{Name: "description", Usage: "`TEXT` that says what it is good for; empty: none"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster"},
@@ -47,6 +48,9 @@ func setCommand(e *env) *cli.Command {
 
 func setRequest(c *cli.Context) (r api.SetRequest, err error) {
 	if err := readLimits(c, &r); err != nil {
+		return r, err
+	}
+	if err := readNetwork(c, &r); err != nil {
 		return r, err
 	}
 	for name, to := range map[string]**string{"hostname": &r.Hostname, "name": &r.Name} {

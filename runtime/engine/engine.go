@@ -99,7 +99,7 @@ func (e *Engine) boot(ctx context.Context, s runtime.Spec) error {
 	if err := e.Cgroups.Delegate(s.ID, s.UIDBase); err != nil {
 		return err
 	}
-	if err := e.Network.Plug(s.ID, pid, s.NIC, false); err != nil {
+	if err := e.Network.Plug(s.ID, pid, s.NICs, false); err != nil {
 		return err
 	}
 	return e.OCI.Start(ctx, s.ID)
@@ -286,6 +286,15 @@ func (e *Engine) Update(id int, l runtime.Limits) error {
 		return errors.Join(err, undo)
 	}
 	return nil
+}
+
+// Connect makes the NICs of a running container these. One that does not run gets them at its next start.
+func (e *Engine) Connect(id int, nics []runtime.NIC) error {
+	st, err := e.OCI.Status(id)
+	if err != nil || !st.Running {
+		return err
+	}
+	return e.Network.Change(id, st.PID, nics)
 }
 
 // Exec runs a command inside and returns its exit code.

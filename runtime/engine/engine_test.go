@@ -133,7 +133,7 @@ func newEngine(t *testing.T, dir, driver string) (*host, runtime.Spec) {
 	})
 	return h, runtime.Spec{
 		ID: 101, Name: "ct", Hostname: "ct", Template: info.Digest, Init: info.Init, Systemd: info.Systemd, UIDBase: 1 << 20,
-		Limits: runtime.Limits{RAM: 64 << 20, MilliCPU: 1000}, NIC: runtime.NIC{Name: "eth0", MAC: "02:76:7a:00:00:65"},
+		Limits: runtime.Limits{RAM: 64 << 20, MilliCPU: 1000}, NICs: []runtime.NIC{{Name: "eth0", MAC: "02:76:7a:00:00:65"}},
 	}
 }
 
@@ -333,7 +333,7 @@ func TestLogFollowsNoLink(t *testing.T) {
 // TestFailedStart leaves nothing behind.
 func TestFailedStart(t *testing.T) {
 	h, s := newHost(t)
-	s.NIC.MAC = "no address"
+	s.NICs[0].MAC = "no address"
 	if err := h.Start(t.Context(), s); err == nil {
 		t.Fatal("it started without a NIC")
 	}

@@ -82,6 +82,6 @@ func (e *Engine) Room() (r runtime.Room, err error) {
 }
 
 // Ready says what of this host's network is in the way of a container that comes; "" when nothing is.
-func (e *Engine) Ready(ctx context.Context, nic runtime.NIC) (string, error) {
-	return e.Network.Ready(ctx, nic)
+func (e *Engine) Ready(ctx context.Context, nics []runtime.NIC) (string, error) {
+	return e.Network.Ready(ctx, nics)
 }

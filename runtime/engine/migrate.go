@@ -47,11 +47,11 @@ func (e *Engine) connecting(id int) bool {
 }
 
 // Hold keeps the frames that come for a frozen container from now on.
-func (e *Engine) Hold(s runtime.Spec) (runtime.Held, error) { return e.Network.Hold(s.NIC) }
+func (e *Engine) Hold(s runtime.Spec) (runtime.Held, error) { return e.Network.Hold(s.NICs) }
 
 // Replay hands frames that were held elsewhere to a container that goes on here.
 func (e *Engine) Replay(s runtime.Spec, frames [][]byte) error {
-	return e.Network.Replay(s.ID, s.NIC, frames)
+	return e.Network.Replay(s.ID, s.NICs, frames)
 }
 
 // AssertFrozen freezes again, which a CRIU that was killed may have undone, and reads the state back. Moved says that
@@ -71,7 +71,7 @@ func (e *Engine) AssertFrozen(ctx context.Context, id int) (moved bool, err erro
 
 // Thaw lets a frozen container go on, with its port open again.
 func (e *Engine) Thaw(ctx context.Context, s runtime.Spec) error {
-	return errors.Join(e.Network.Open(s.ID, s.NIC), e.Cgroups.Thaw(ctx, s.ID))
+	return errors.Join(e.Network.Open(s.ID, s.NICs), e.Cgroups.Thaw(ctx, s.ID))
 }
 
 // Checkpoint writes the memory and kernel state of a frozen container into the images folder; it stays frozen.
@@ -175,7 +175,7 @@ func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (er
 	var plug plugging
 	pid, err := e.Checkpoints.Restore(e.describe(s.ID, root), images, runtime.RestoreHooks{
 		Namespaces: func(pid int) error {
-			plug.begin(func() error { return e.Network.Plug(s.ID, pid, s.NIC, true) })
+			plug.begin(func() error { return e.Network.Plug(s.ID, pid, s.NICs, true) })
 			return nil
 		},
 		Connected: plug.wait,
@@ -200,7 +200,7 @@ func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (er
 
 // Resume opens the network of a held copy and lets it go on. Opened is called when its first instruction is next.
 func (e *Engine) Resume(ctx context.Context, s runtime.Spec, opened func()) error {
-	if err := e.Network.Open(s.ID, s.NIC); err != nil {
+	if err := e.Network.Open(s.ID, s.NICs); err != nil {
 		return err
 	}
 	opened()

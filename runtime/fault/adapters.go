@@ -48,12 +48,12 @@ type network struct {
 	in *Injector
 }
 
-func (n network) Plug(id, pid int, nic runtime.NIC, hold bool) error {
-	return n.in.done("network.plug", n.Network.Plug(id, pid, nic, hold))
+func (n network) Plug(id, pid int, nics []runtime.NIC, hold bool) error {
+	return n.in.done("network.plug", n.Network.Plug(id, pid, nics, hold))
 }
 
-func (n network) Open(id int, nic runtime.NIC) error {
-	return n.in.done("network.open", n.Network.Open(id, nic))
+func (n network) Open(id int, nics []runtime.NIC) error {
+	return n.in.done("network.open", n.Network.Open(id, nics))
 }
 
 func (n network) Close(id int) error  { return n.in.done("network.close", n.Network.Close(id)) }

@@ -163,9 +163,9 @@ func TestChildrenAreKilled(t *testing.T) {
 // still is a network whose calls go well, but one.
 type still struct{ runtime.Network }
 
-func (still) Open(int, runtime.NIC) error { return nil }
-func (still) Close(int) error             { return errors.New("broken") }
-func (still) Plug(int, int, runtime.NIC, bool) error {
+func (still) Open(int, []runtime.NIC) error { return nil }
+func (still) Close(int) error               { return errors.New("broken") }
+func (still) Plug(int, int, []runtime.NIC, bool) error {
 	return nil
 }
 
@@ -174,10 +174,10 @@ func TestPointsFollowWhatWasDone(t *testing.T) {
 	arm(t, dir, Trace, "")
 	n := in.Network(still{})
 	arm(t, dir, "network.open", string(Fail))
-	if err := n.Plug(1, 2, runtime.NIC{}, true); err != nil {
+	if err := n.Plug(1, 2, nil, true); err != nil {
 		t.Error(err)
 	}
-	if err := n.Open(1, runtime.NIC{}); !errors.Is(err, ErrInjected) {
+	if err := n.Open(1, nil); !errors.Is(err, ErrInjected) {
 		t.Error(err)
 	}
 	if err := n.Close(1); err == nil || errors.Is(err, ErrInjected) {

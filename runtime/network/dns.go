@@ -2,10 +2,12 @@ package network
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,16 +133,24 @@ func (d DNS) forward(q *dns.Msg, stream bool) *dns.Msg {
 	return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 }
 
-// reverseAddr reads the address out of a name below in-addr.arpa.
+// reverseAddr reads the address out of a name below in-addr.arpa or ip6.arpa.
 func reverseAddr(name string) (netip.Addr, bool) {
-	s, ok := strings.CutSuffix(strings.ToLower(name), ".in-addr.arpa.")
+	name = strings.ToLower(name)
+	if s, ok := strings.CutSuffix(name, ".in-addr.arpa."); ok {
+		parts := strings.Split(s, ".")
+		slices.Reverse(parts)
+		a, err := netip.ParseAddr(strings.Join(parts, "."))
+		return a, err == nil
+	}
+	s, ok := strings.CutSuffix(name, ".ip6.arpa.")
 	if !ok {
 		return netip.Addr{}, false
 	}
-	parts := strings.Split(s, ".")
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
+	digits := strings.Split(s, ".")
+	slices.Reverse(digits)
+	raw, err := hex.DecodeString(strings.Join(digits, ""))
+	if err != nil || len(raw) != 16 || len(digits) != 32 {
+		return netip.Addr{}, false
 	}
-	a, err := netip.ParseAddr(strings.Join(parts, "."))
-	return a, err == nil
+	return netip.AddrFrom16([16]byte(raw)), true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestDNS(t *testing.T) {
 			return nil
 		},
 		Reverse: func(a netip.Addr) string {
-			if a == web {
+			if a == web || a == netip.MustParseAddr("fd00::5") {
 				return "web"
 			}
 			return ""
@@ -95,6 +96,7 @@ func TestDNS(t *testing.T) {
 		{"web.vz.", dns.TypeAAAA, "", dns.RcodeSuccess},
 		{"nosuch.vz.", dns.TypeA, "", dns.RcodeNameError},
 		{"5.1.77.10.in-addr.arpa.", dns.TypePTR, "web.vz.", dns.RcodeSuccess},
+		{"5." + strings.Repeat("0.", 27) + "0.0.d.f.ip6.arpa.", dns.TypePTR, "web.vz.", dns.RcodeSuccess},
 		{"www.example.org.", dns.TypeA, "192.0.2.80", dns.RcodeSuccess},
 		{"nosuch.example.org.", dns.TypeA, "", dns.RcodeNameError},
 		{"elsewhere.net.", dns.TypeA, "", dns.RcodeServerFailure},

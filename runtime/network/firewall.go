@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // tableName is that of our tables; nobody else's is ever touched.
@@ -94,75 +96,127 @@ func setupGuard() error {
 	return c.Flush()
 }
 
-// guard lets the port of a container speak only for its MAC and addresses.
-func guard(id int, mac net.HardwareAddr, addrs []netip.Prefix) error {
+// lay makes the rules of a port, all at once: what its container may say, what goes through it, and how much is counted.
+func (n *Network) lay(port string, nic runtime.NIC) error {
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return err
+	}
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
+	err = errors.Join(guard(c, port, mac, nic.Addresses), count(c, port, nic.Rates.Out, n.conf.Pool))
+	if err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("cannot lay down the rules of %s: %w", port, err)
+	}
+	return nil
+}
+
+// lift removes the rules of a port (idempotent).
+func lift(port string) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unguard(c, port), uncount(c, port)); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil && !errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("cannot remove the rules of %s: %w", port, err)
+	}
+	return nil
+}
+
+// guard lets a port speak only for its MAC and addresses.
+func guard(c *nftables.Conn, port string, mac net.HardwareAddr, addrs []netip.Prefix) error {
 	t := guardTable()
-	ch := c.AddChain(&nftables.Chain{Name: PortName(id), Table: t})
+	ch := c.AddChain(&nftables.Chain{Name: port, Table: t})
 	c.FlushChain(ch)
 	for _, r := range guardRules(mac, addrs) {
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r})
 	}
-	if err := c.SetAddElements(guardMap(t), guardElement(id)); err != nil {
-		return err
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("cannot guard the NIC against spoofing: %w", err)
-	}
-	return nil
+	return c.SetAddElements(guardMap(t), []nftables.SetElement{{
+		Key: ifname(port), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: port},
+	}})
 }
 
-func guardElement(id int) []nftables.SetElement {
-	return []nftables.SetElement{{
-		Key: ifname(PortName(id)), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: PortName(id)},
-	}}
-}
-
-// unguard removes the rules of a port (idempotent).
-func unguard(id int) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
+func unguard(c *nftables.Conn, port string) error {
 	t := guardTable()
-	ch := &nftables.Chain{Name: PortName(id), Table: t}
-	if err := c.SetDeleteElements(guardMap(t), []nftables.SetElement{{Key: ifname(PortName(id))}}); err != nil {
+	ch := &nftables.Chain{Name: port, Table: t}
+	if err := c.SetDeleteElements(guardMap(t), []nftables.SetElement{{Key: ifname(port)}}); err != nil {
 		return err
 	}
 	c.FlushChain(ch)
 	c.DelChain(ch)
-	if err := c.Flush(); err != nil && !errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("cannot remove the rules of container %d: %w", id, err)
-	}
 	return nil
 }
 
+// guardRules lets through what a container says for itself: its MAC, its addresses and, with IPv6, the link's own
+// address that the MAC makes. Nobody inside may say that another's address is here, or that here is a router.
 func guardRules(mac net.HardwareAddr, addrs []netip.Prefix) [][]expr.Any {
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 	rules := [][]expr.Any{join(link(etherSource, mac, expr.CmpOpNeq), drop)}
 	arp := join(frameType(unix.ETH_P_ARP), header(arpSenderMAC, mac))
-	v6 := false
+	var own6 [][]byte
 	for _, p := range addrs {
 		a := p.Addr().AsSlice()
 		if p.Addr().Is4() {
 			rules = append(rules, join(arp, header(arpSenderAddr, a), accept), join(frameType(unix.ETH_P_IP), header(ip4Source, a), accept))
 		} else {
-			v6 = true
-			rules = append(rules, join(frameType(unix.ETH_P_IPV6), header(ip6Source, a), accept))
+			own6 = append(own6, a)
 		}
 	}
-	if v6 { // the link-local address and, before it is chosen, none
-		rules = append(
-			rules,
-			join(frameType(unix.ETH_P_IPV6), header(ip6Source, []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0}), accept),
-			join(frameType(unix.ETH_P_IPV6), header(ip6Source, make([]byte, 16)), accept),
-		)
+	if len(own6) > 0 {
+		rules = append(rules, guardRules6(append(own6, linkLocal(mac)))...)
 	}
 	probe := join(arp, header(arpSenderAddr, make([]byte, 4)), accept) // asks whether an address is free, claims none
 	return append(rules, probe, drop)
+}
+
+// Messages of ICMPv6 that tell others where something is.
+const (
+	routerAdvertisement    = 134
+	neighbourAdvertisement = 136
+	redirect6              = 137
+)
+
+func guardRules6(own [][]byte) [][]expr.Any {
+	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	v6 := frameType(unix.ETH_P_IPV6)
+	says := func(message byte) []expr.Any {
+		return join(v6, protocol(unix.IPPROTO_ICMPV6), transport(0, []byte{message}))
+	}
+	rules := [][]expr.Any{join(says(routerAdvertisement), drop), join(says(redirect6), drop)}
+	for _, a := range own {
+		for _, from := range own {
+			rules = append(rules, join(says(neighbourAdvertisement), transport(8, a), header(ip6Source, from), accept))
+		}
+	}
+	rules = append(rules, join(says(neighbourAdvertisement), drop))
+	for _, a := range append(own, make([]byte, 16)) { // no address: whether one is free is asked that way
+		rules = append(rules, join(v6, header(ip6Source, a), accept))
+	}
+	return rules
+}
+
+// linkLocal is the address that the kernel makes of a MAC.
+func linkLocal(mac net.HardwareAddr) []byte {
+	return []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
+}
+
+func protocol(p byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{p}}}
+}
+
+func transport(offset uint32, data []byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: uint32(len(data))},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data},
+	}
 }
 
 func join(parts ...[]expr.Any) []expr.Any {

@@ -38,10 +38,23 @@ type holding struct {
 
 // Hold implements runtime.Network. The frames are seen on the uplink: those from the LAN as they come in, those of this
 // host's own containers as the bridge floods them. Collecting ends by itself when the new place announces itself.
-func (n *Network) Hold(nic runtime.NIC) (runtime.Held, error) {
+func (n *Network) Hold(nics []runtime.NIC) (runtime.Held, error) {
+	var all holdings
 	if n.conf.Uplink == "" {
-		return nothing{}, nil
+		return all, nil
 	}
+	for _, nic := range nics {
+		h, err := n.hold(nic)
+		if err != nil {
+			all.Close()
+			return nil, err
+		}
+		all = append(all, h)
+	}
+	return all, nil
+}
+
+func (n *Network) hold(nic runtime.NIC) (*holding, error) {
 	mac, err := net.ParseMAC(nic.MAC)
 	if err != nil {
 		return nil, fmt.Errorf("hold frames: %w", err)
@@ -144,8 +157,27 @@ func isARP(frame []byte) bool {
 	return len(frame) >= 42 && binary.BigEndian.Uint16(frame[12:]) == unix.ETH_P_ARP
 }
 
+// holdings are those of all NICs of a container.
+type holdings []*holding
+
 // Take implements runtime.Held.
-func (h *holding) Take() [][]byte {
+func (all holdings) Take() [][]byte {
+	var frames [][]byte
+	for _, h := range all {
+		frames = append(frames, h.take()...)
+	}
+	return frames
+}
+
+// Close implements runtime.Held.
+func (all holdings) Close() {
+	for _, h := range all {
+		h.close()
+	}
+}
+
+// take returns what came since the last call.
+func (h *holding) take() [][]byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	frames := h.frames
@@ -153,45 +185,63 @@ func (h *holding) Take() [][]byte {
 	return frames
 }
 
-// Close implements runtime.Held.
-func (h *holding) Close() {
+func (h *holding) close() {
 	h.f.Close()
 	<-h.done
 }
 
-// nothing is what is held where no frame can be seen.
-type nothing struct{}
-
-func (nothing) Take() [][]byte { return nil }
-func (nothing) Close()         {}
-
 // Replay implements runtime.Network. A restored container knows no neighbours: whoever sent a held frame introduces
 // itself first, or the answer would wait until the container has asked for it.
-func (n *Network) Replay(id int, nic runtime.NIC, frames [][]byte) error {
+func (n *Network) Replay(id int, nics []runtime.NIC, frames [][]byte) error {
 	if len(frames) == 0 {
 		return nil
 	}
+	var lost error
+	for _, nic := range nics { // the frames of others may get through
+		if err := replay(portName(id, nic.Index), nic, framesFor(nic, frames)); err != nil {
+			lost = fmt.Errorf("replay frames to container %d: %w", id, err)
+		}
+	}
+	return lost
+}
+
+// framesFor picks those that go to a NIC or ask for it.
+func framesFor(nic runtime.NIC, frames [][]byte) [][]byte {
 	mac, err := net.ParseMAC(nic.MAC)
 	if err != nil {
-		return fmt.Errorf("replay frames to container %d: %w", id, err)
+		return nil
 	}
-	port, err := netlink.LinkByName(PortName(id))
+	var mine [][]byte
+	for _, b := range frames {
+		if len(b) >= vnetHeader+14 && (bytes.Equal(b[vnetHeader:vnetHeader+6], mac) || asksFor(b[vnetHeader:], nic.Addresses)) {
+			mine = append(mine, b)
+		}
+	}
+	return mine
+}
+
+func replay(name string, nic runtime.NIC, frames [][]byte) error {
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil || len(frames) == 0 {
+		return err
+	}
+	port, err := netlink.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("replay frames to container %d: %w", id, err)
+		return err
 	}
 	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("replay frames to container %d: %w", id, err)
+		return err
 	}
 	defer unix.Close(s)
 	if err := unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
-		return fmt.Errorf("replay frames to container %d: %w", id, err)
+		return err
 	}
 	to := &unix.SockaddrLinklayer{Ifindex: port.Attrs().Index}
 	var lost error
 	for _, frame := range append(introductions(mac, nic.Addresses, frames), frames...) {
 		if err := unix.Sendto(s, frame, 0, to); err != nil {
-			lost = fmt.Errorf("replay frames to container %d: %w", id, err) // the others may get through
+			lost = err // the others may get through
 		}
 	}
 	return lost

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // A connection's data that comes while its container is nowhere is held, and is answered as soon as it is replayed: not
@@ -25,7 +27,7 @@ func TestHeldFramesAreReplayed(t *testing.T) {
 	t.Cleanup(func() { _ = netlink.LinkDel(up) })
 	outside := lan.nic
 	outside.MAC, outside.Addresses[0] = mac.String(), netip.MustParsePrefix("10.77.0.9/16")
-	if err := InNamespace(lan.pid, func() error { return configure(outside) }); err != nil {
+	if err := InNamespace(lan.pid, func() error { return configure([]runtime.NIC{outside}) }); err != nil {
 		t.Fatal(err)
 	}
 	n := newNetwork(t, Config{Uplink: "vzup0"})
@@ -51,7 +53,7 @@ func TestHeldFramesAreReplayed(t *testing.T) {
 	if err := n.Close(101); err != nil {
 		t.Fatal(err)
 	}
-	held, err := n.Hold(ct.nic)
+	held, err := n.Hold([]runtime.NIC{ct.nic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func TestHeldFramesAreReplayed(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if err := n.Replay(101, ct.nic, frames); err != nil {
+	if err := n.Replay(101, []runtime.NIC{ct.nic}, frames); err != nil {
 		t.Fatal(err)
 	}
 	// The port is still closed: what arrives was replayed.
@@ -100,11 +102,11 @@ func TestHeldFramesAreReplayed(t *testing.T) {
 	}); err != nil || !known {
 		t.Errorf("the container does not know its peer: %v", err)
 	}
-	if err := n.Open(101, ct.nic); err != nil {
+	if err := n.Open(101, []runtime.NIC{ct.nic}); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case <-held.(*holding).done:
+	case <-held.(holdings)[0].done:
 	case <-time.After(10 * time.Second):
 		t.Error("frames are held after the container has announced itself")
 	}

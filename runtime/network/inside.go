@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	goruntime "runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,17 +52,14 @@ func onThread(f func() error, done chan<- error) {
 	done <- err
 }
 
-// configure brings up loopback and the NIC of the namespace it runs in.
-func configure(nic runtime.NIC) error {
+// configure brings up loopback and the NICs of the namespace it runs in. NICs that have been configured before get the
+// addresses that they lack and lose those that they should not have.
+func configure(nics []runtime.NIC) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	name := insideName(nic)
-	if err := tune(name, nic.Addresses); err != nil {
-		return err
-	}
 	lo, err := h.LinkByName("lo")
 	if err != nil {
 		return err
@@ -69,9 +67,25 @@ func configure(nic runtime.NIC) error {
 	if err := h.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("cannot bring loopback up: %w", err)
 	}
+	for _, nic := range nics {
+		if err := configureNIC(h, nic); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func configureNIC(h *netlink.Handle, nic runtime.NIC) error {
+	name := insideName(nic)
+	if err := tune(name, nic.Addresses); err != nil {
+		return err
+	}
 	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("NIC %s: %w", name, err)
+	}
+	if err := takeAddresses(h, link, nic.Addresses); err != nil {
+		return err
 	}
 	for _, p := range nic.Addresses {
 		a := &netlink.Addr{IPNet: ipNet(p)}
@@ -85,23 +99,39 @@ func configure(nic runtime.NIC) error {
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("cannot bring %s up: %w", name, err)
 	}
-	return defaultRoute(h, link, nic)
+	for _, gateway := range nic.Gateways {
+		if err := defaultRoute(h, link, nic.Addresses, gateway); err != nil {
+			return fmt.Errorf("cannot set the default route via %s: %w", gateway, err)
+		}
+	}
+	return nil
 }
 
-func defaultRoute(h *netlink.Handle, link netlink.Link, nic runtime.NIC) error {
-	if !nic.Gateway.IsValid() {
-		return nil
+// takeAddresses removes what the NIC should not have. Addresses of the link itself stay.
+func takeAddresses(h *netlink.Handle, link netlink.Link, wanted []netip.Prefix) error {
+	have, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("cannot read the addresses of %s: %w", link.Attrs().Name, err)
 	}
-	r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: nic.Gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
-	for _, p := range nic.Addresses {
-		if p.Masked().Contains(nic.Gateway) {
+	for _, a := range have {
+		if a.Scope == int(netlink.SCOPE_LINK) || slices.ContainsFunc(wanted, func(p netip.Prefix) bool { return ipNet(p).String() == a.IPNet.String() }) {
+			continue
+		}
+		if err := h.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // its primary one has taken it along
+			return fmt.Errorf("cannot take address %s from %s: %w", a.IPNet, link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func defaultRoute(h *netlink.Handle, link netlink.Link, addrs []netip.Prefix, gateway netip.Addr) error {
+	r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	for _, p := range addrs {
+		if p.Masked().Contains(gateway) {
 			r.Flags = 0
 		}
 	}
-	if err := h.RouteReplace(r); err != nil {
-		return fmt.Errorf("cannot set the default route via %s: %w", nic.Gateway, err)
-	}
-	return nil
+	return h.RouteReplace(r)
 }
 
 // tune sets the namespace's own sysctls; /proc/sys/net shows those of the namespace of the thread that opens it.

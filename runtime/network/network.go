@@ -63,16 +63,29 @@ func New(c Config) (*Network, error) {
 	return &Network{conf: c, log: c.Log}, nil
 }
 
-// PortName is the host end of a container's NIC.
-func PortName(id int) string { return "vz" + strconv.Itoa(id) }
+// PortName is the host end of a container's first NIC.
+func PortName(id int) string { return portName(id, 0) }
 
-// Plug makes the container's NIC inside the network namespace of process pid, replacing what an earlier attempt left
-// there. The link may not have carrier yet: only Open needs that.
-func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
-	mac, err := net.ParseMAC(nic.MAC)
-	if err != nil {
-		return fmt.Errorf("cannot plug container %d: %w", id, err)
+// portName is the host end of the NIC with an index.
+func portName(id, index int) string {
+	if index == 0 {
+		return "vz" + strconv.Itoa(id)
 	}
+	return fmt.Sprintf("vz%d.%d", id, index)
+}
+
+// ports are the names that a container's ports can have.
+func ports(id int) []string {
+	names := make([]string, runtime.MaxNICs)
+	for i := range names {
+		names[i] = portName(id, i)
+	}
+	return names
+}
+
+// Plug makes the container's NICs inside the network namespace of process pid, replacing what an earlier attempt left
+// there. The links may not have carrier yet: only Open needs that.
+func (n *Network) Plug(id, pid int, nics []runtime.NIC, hold bool) (err error) {
 	if err := n.Unplug(id); err != nil {
 		return err
 	}
@@ -82,7 +95,28 @@ func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
 			_ = n.Unplug(id)
 		}
 	}()
-	if err := errors.Join(guard(id, mac, nic.Addresses), count(id, nic.Rates.Out, n.conf.Pool)); err != nil {
+	for _, nic := range nics {
+		if err := n.plug(id, pid, nic); err != nil {
+			return err
+		}
+	}
+	if err := InNamespace(pid, func() error { return configure(nics) }); err != nil {
+		return err
+	}
+	if hold {
+		return nil
+	}
+	return n.Open(id, nics)
+}
+
+// plug makes one guarded NIC.
+func (n *Network) plug(id, pid int, nic runtime.NIC) error {
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return err
+	}
+	port := portName(id, nic.Index)
+	if err := n.lay(port, nic); err != nil {
 		return err
 	}
 	bridge, err := netlink.LinkByName(n.conf.Bridge)
@@ -90,43 +124,39 @@ func (n *Network) Plug(id, pid int, nic runtime.NIC, hold bool) (err error) {
 		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.Flags = PortName(id), bridge.Attrs().MTU, net.FlagUp
+	attrs.Name, attrs.MTU, attrs.Flags = port, bridge.Attrs().MTU, net.FlagUp
 	veth := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: insideName(nic), PeerHardwareAddr: mac,
 		PeerNamespace: netlink.NsPid(pid), PeerMTU: uint32(attrs.MTU),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
-		return fmt.Errorf("cannot make the NIC: %w", err)
+		return fmt.Errorf("cannot make NIC %s: %w", insideName(nic), err)
 	}
 	if nic.Rates.In > 0 {
 		if err := limitIn(veth, nic.Rates.In); err != nil {
 			return fmt.Errorf("cannot limit what it receives: %w", err)
 		}
 	}
-	if err := InNamespace(pid, func() error { return configure(nic) }); err != nil {
-		return err
-	}
-	if hold {
-		return nil
-	}
-	return n.Open(id, nic)
+	return nil
 }
 
-// Open puts the port into the bridge and announces the addresses, so that the bridges and switches of the LAN send the
-// container's frames here from now on.
-func (n *Network) Open(id int, nic runtime.NIC) error {
-	if err := n.open(id, nic); err != nil {
-		return fmt.Errorf("cannot open the NIC of container %d: %w", id, err)
+// Open puts the ports into their bridges and announces the addresses, so that the bridges and switches of the LAN send
+// the container's frames here from now on.
+func (n *Network) Open(id int, nics []runtime.NIC) error {
+	for _, nic := range nics {
+		if err := n.open(portName(id, nic.Index), nic); err != nil {
+			return fmt.Errorf("cannot open NIC %s of container %d: %w", insideName(nic), id, err)
+		}
 	}
 	return nil
 }
 
-func (n *Network) open(id int, nic runtime.NIC) error {
+func (n *Network) open(name string, nic runtime.NIC) error {
 	mac, err := net.ParseMAC(nic.MAC)
 	if err != nil {
 		return err
 	}
-	port, err := netlink.LinkByName(PortName(id))
+	port, err := netlink.LinkByName(name)
 	if err != nil {
 		return err
 	}
@@ -134,7 +164,7 @@ func (n *Network) open(id int, nic runtime.NIC) error {
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
 	}
-	if err := waitUp(PortName(id)); err != nil {
+	if err := waitUp(name); err != nil {
 		return err
 	}
 	if port.Attrs().MasterIndex != bridge.Attrs().Index {
@@ -142,7 +172,7 @@ func (n *Network) open(id int, nic runtime.NIC) error {
 			return fmt.Errorf("cannot join bridge %s: %w", n.conf.Bridge, err)
 		}
 	}
-	if err := waitForwarding(PortName(id)); err != nil {
+	if err := waitForwarding(name); err != nil {
 		return err
 	}
 	// This bridge has learned the address at its uplink while the container was elsewhere.
@@ -152,34 +182,81 @@ func (n *Network) open(id int, nic runtime.NIC) error {
 	return announce(bridge.Attrs().Index, mac, nic.Addresses)
 }
 
-// Close takes the port out of the bridge; the kernel drops what the bridge had learned behind it.
+// Close takes the ports out of their bridges; the kernel drops what a bridge had learned behind them.
 func (n *Network) Close(id int) error {
-	port, err := find(PortName(id))
-	if port == nil {
-		return err
-	}
-	if port.Attrs().MasterIndex == 0 {
-		return nil
-	}
-	// A container that ends takes its NIC with it, at any moment.
-	if err := netlink.LinkSetNoMaster(port); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("cannot close the NIC of container %d: %w", id, err)
+	for _, name := range ports(id) {
+		port, err := find(name)
+		if err != nil {
+			return err
+		}
+		if port == nil || port.Attrs().MasterIndex == 0 {
+			continue
+		}
+		// A container that ends takes its NICs with it, at any moment.
+		if err := netlink.LinkSetNoMaster(port); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("cannot close port %s of container %d: %w", name, id, err)
+		}
 	}
 	return nil
 }
 
-// Unplug removes the NIC and its firewall rules.
+// Change implements runtime.Network.
+func (n *Network) Change(id, pid int, nics []runtime.NIC) error {
+	wanted := map[string]bool{}
+	for _, nic := range nics {
+		name := portName(id, nic.Index)
+		wanted[name] = true
+		if err := n.changePort(id, pid, name, nic); err != nil {
+			return fmt.Errorf("cannot change NIC %s of container %d: %w", insideName(nic), id, err)
+		}
+	}
+	for _, name := range ports(id) {
+		if !wanted[name] {
+			if err := unplug(name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := InNamespace(pid, func() error { return configure(nics) }); err != nil {
+		return fmt.Errorf("cannot change the network of container %d: %w", id, err)
+	}
+	return n.Open(id, nics)
+}
+
+// changePort makes the host's side of a NIC as it is wanted.
+func (n *Network) changePort(id, pid int, name string, nic runtime.NIC) error {
+	port, err := find(name)
+	if err != nil {
+		return err
+	}
+	if port == nil {
+		return n.plug(id, pid, nic)
+	}
+	return n.lay(name, nic)
+}
+
+// Unplug removes the NICs and their firewall rules.
 func (n *Network) Unplug(id int) error {
-	port, err := find(PortName(id))
+	for _, name := range ports(id) {
+		if err := unplug(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unplug removes one port (idempotent). The rules of a port outlive it when its container ends by itself.
+func unplug(name string) error {
+	port, err := find(name)
 	if err != nil {
 		return err
 	}
 	if port != nil {
 		if err := netlink.LinkDel(port); err != nil && !absent(err) {
-			return fmt.Errorf("cannot unplug container %d: %w", id, err)
+			return fmt.Errorf("cannot unplug %s: %w", name, err)
 		}
 	}
-	return errors.Join(unguard(id), uncount(id))
+	return lift(name)
 }
 
 // insideName is the NIC's name in the container.

@@ -72,7 +72,7 @@ func newMember(t *testing.T, last byte) member {
 	return member{cmd.Process.Pid, runtime.NIC{
 		Name: "eth0", MAC: fmt.Sprintf("02:00:0a:4d:01:%02x", last),
 		Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 1, last}), 16)},
-		Gateway:   netip.MustParseAddr("10.77.0.1"),
+		Gateways:  []netip.Addr{netip.MustParseAddr("10.77.0.1")},
 	}}
 }
 
@@ -83,7 +83,7 @@ func (m member) reaches(t *testing.T, o member, within time.Duration) bool {
 	t.Helper()
 	var pc net.PacketConn
 	if err := InNamespace(o.pid, func() (err error) {
-		pc, err = net.ListenPacket("udp4", o.addr()+":9")
+		pc, err = net.ListenPacket("udp", net.JoinHostPort(o.addr(), "9"))
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func (m member) reaches(t *testing.T, o member, within time.Duration) bool {
 	defer pc.Close()
 	var c net.Conn
 	if err := InNamespace(m.pid, func() (err error) {
-		c, err = net.Dial("udp4", o.addr()+":9")
+		c, err = net.Dial("udp", net.JoinHostPort(o.addr(), "9"))
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func newNetwork(t *testing.T, c Config) *Network {
 
 func plug(t *testing.T, n *Network, id int, m member, hold bool) {
 	t.Helper()
-	if err := n.Plug(id, m.pid, m.nic, hold); err != nil {
+	if err := n.Plug(id, m.pid, []runtime.NIC{m.nic}, hold); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -180,7 +180,7 @@ func TestHeldPortIsSilentUntilOpen(t *testing.T) {
 	if a.reaches(t, b, 50*time.Millisecond) || b.reaches(t, a, 50*time.Millisecond) {
 		t.Fatal("a held port lets frames through")
 	}
-	if err := n.Open(102, b.nic); err != nil {
+	if err := n.Open(102, []runtime.NIC{b.nic}); err != nil {
 		t.Fatal(err)
 	}
 	if !b.reaches(t, a, 2*time.Second) || !a.reaches(t, b, 2*time.Second) {
@@ -194,7 +194,7 @@ func TestHeldPortIsSilentUntilOpen(t *testing.T) {
 	if a.reaches(t, b, 50*time.Millisecond) || b.reaches(t, a, 50*time.Millisecond) {
 		t.Fatal("a closed port lets frames through")
 	}
-	if err := n.Open(102, b.nic); err != nil {
+	if err := n.Open(102, []runtime.NIC{b.nic}); err != nil {
 		t.Fatal(err)
 	}
 	if !a.reaches(t, b, 2*time.Second) {
@@ -211,7 +211,7 @@ func TestOpenMovesTheAddress(t *testing.T) {
 		t.Fatal("the source is not reached")
 	}
 	plug(t, n, 103, target, true)
-	if err := errors.Join(n.Close(102), n.Open(103, target.nic)); err != nil {
+	if err := errors.Join(n.Close(102), n.Open(103, []runtime.NIC{target.nic})); err != nil {
 		t.Fatal(err)
 	}
 	if !client.reaches(t, target, 2*time.Second) {
@@ -243,7 +243,7 @@ func TestOpenIsHeard(t *testing.T) {
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Open(102, b.nic); err != nil {
+	if err := n.Open(102, []runtime.NIC{b.nic}); err != nil {
 		t.Fatal(err)
 	}
 	mac, _ := net.ParseMAC(b.nic.MAC)
@@ -308,7 +308,7 @@ func TestSetupMovesTheUplink(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = netlink.LinkDel(veth) })
-	if err := InNamespace(lan.pid, func() error { return configure(lan.nic) }); err != nil {
+	if err := InNamespace(lan.pid, func() error { return configure([]runtime.NIC{lan.nic}) }); err != nil {
 		t.Fatal(err)
 	}
 	up, err := netlink.LinkByName("eth0")
@@ -357,7 +357,7 @@ func TestNAT(t *testing.T) {
 	plug(t, n, 101, ct, false)
 	outside := newMember(t, 0)
 	outside.nic.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")}
-	outside.nic.Gateway = netip.Addr{} // no way back to the pool: only a masqueraded sender can be answered
+	outside.nic.Gateways = nil // no way back to the pool: only a masqueraded sender can be answered
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "wan"
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsPid(outside.pid)}
@@ -369,7 +369,7 @@ func TestNAT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(InNamespace(outside.pid, func() error { return configure(outside.nic) }), netlink.LinkSetUp(wan),
+	if err := errors.Join(InNamespace(outside.pid, func() error { return configure([]runtime.NIC{outside.nic}) }), netlink.LinkSetUp(wan),
 		netlink.AddrAdd(wan, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.1/24"))})); err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +426,7 @@ func TestPlugIsFast(t *testing.T) {
 		plug(t, n, 101, m, true)
 		plugged := time.Since(start)
 		start = time.Now()
-		if err := n.Open(101, m.nic); err != nil {
+		if err := n.Open(101, []runtime.NIC{m.nic}); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("plug %v, open %v", plugged, time.Since(start))
@@ -442,11 +442,11 @@ func TestBadInput(t *testing.T) {
 	n := newNetwork(t, Config{})
 	m := newMember(t, 1)
 	m.nic.MAC = "nonsense"
-	if err := n.Plug(101, m.pid, m.nic, false); err == nil {
+	if err := n.Plug(101, m.pid, []runtime.NIC{m.nic}, false); err == nil {
 		t.Error("a bad MAC was taken")
 	}
 	m.nic.MAC = "02:00:00:00:00:01"
-	if err := n.Plug(101, 1<<22+1, m.nic, false); err == nil {
+	if err := n.Plug(101, 1<<22+1, []runtime.NIC{m.nic}, false); err == nil {
 		t.Error("plugged into a process that does not exist")
 	}
 	if l, _ := find(PortName(101)); l != nil {

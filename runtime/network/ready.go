@@ -19,7 +19,7 @@ import (
 const answerTime = 300 * time.Millisecond
 
 // Ready implements runtime.Network. The container itself may answer for its address: it is still elsewhere on this LAN.
-func (n *Network) Ready(ctx context.Context, nic runtime.NIC) (string, error) {
+func (n *Network) Ready(ctx context.Context, nics []runtime.NIC) (string, error) {
 	bridge, err := netlink.LinkByName(n.conf.Bridge)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return fmt.Sprintf("there is no bridge %s", n.conf.Bridge), nil
@@ -27,18 +27,20 @@ func (n *Network) Ready(ctx context.Context, nic runtime.NIC) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
 	}
-	for _, a := range nic.Addresses {
-		own, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-		if err != nil {
-			return "", fmt.Errorf("read this host's addresses: %w", err)
-		}
-		for _, o := range own {
-			if o.IP.Equal(a.Addr().AsSlice()) {
-				return fmt.Sprintf("it has the container's address %s itself", a.Addr()), nil
+	own, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return "", fmt.Errorf("read this host's addresses: %w", err)
+	}
+	for _, nic := range nics {
+		for _, a := range nic.Addresses {
+			for _, o := range own {
+				if o.IP.Equal(a.Addr().AsSlice()) {
+					return fmt.Sprintf("it has the container's address %s itself", a.Addr()), nil
+				}
 			}
-		}
-		if mac := neighbour(ctx, bridge, a.Addr()); mac != "" && !strings.EqualFold(mac, nic.MAC) {
-			return fmt.Sprintf("somebody else on its network has the container's address %s (%s)", a.Addr(), mac), nil
+			if mac := neighbour(ctx, bridge, a.Addr()); mac != "" && !strings.EqualFold(mac, nic.MAC) {
+				return fmt.Sprintf("somebody else on its network has the container's address %s (%s)", a.Addr(), mac), nil
+			}
 		}
 	}
 	return "", nil

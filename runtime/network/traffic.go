@@ -42,9 +42,9 @@ func (d direction) ports(t *nftables.Table) *nftables.Set {
 	return &nftables.Set{Table: t, Name: d.name, IsMap: true, KeyType: nftables.TypeIFName, DataType: nftables.TypeVerdict}
 }
 
-func (d direction) chain(id int) string { return PortName(id) + "-" + d.name }
+func (d direction) chain(port string) string { return port + "-" + d.name }
 
-func (d direction) counter(id int, class string) string { return d.chain(id) + "-" + class }
+func (d direction) counter(port, class string) string { return d.chain(port) + "-" + class }
 
 // setupTraffic makes the chains that all ports share.
 func setupTraffic() error {
@@ -70,44 +70,37 @@ func setupTraffic() error {
 }
 
 // count begins to count a port's traffic and limits what it sends.
-func count(id int, out int64, pool netip.Prefix) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
+func count(c *nftables.Conn, port string, out int64, pool netip.Prefix) error {
 	t := guardTable()
 	for _, d := range directions() {
 		for _, class := range classes() {
-			c.AddObj(&nftables.CounterObj{Table: t, Name: d.counter(id, class)})
+			c.AddObj(&nftables.CounterObj{Table: t, Name: d.counter(port, class)})
 		}
-		if err := d.rules(c, id, out, pool); err != nil {
-			return err
+		if err := d.rules(c, port, out, pool); err != nil {
+			return fmt.Errorf("cannot count the traffic of %s: %w", port, err)
 		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("cannot count the traffic of the NIC: %w", err)
 	}
 	return nil
 }
 
 // rules makes a port's chain anew.
-func (d direction) rules(c *nftables.Conn, id int, out int64, pool netip.Prefix) error {
+func (d direction) rules(c *nftables.Conn, port string, out int64, pool netip.Prefix) error {
 	t := guardTable()
-	ch := c.AddChain(&nftables.Chain{Name: d.chain(id), Table: t})
+	ch := c.AddChain(&nftables.Chain{Name: d.chain(port), Table: t})
 	c.FlushChain(ch)
 	rule := func(e ...expr.Any) { c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: e}) }
 	if out > 0 && d.hook == nftables.ChainHookPrerouting {
 		rule(&expr.Limit{Type: expr.LimitTypePktBytes, Rate: uint64(out), Unit: expr.LimitTimeSecond, Over: true, Burst: largest}, &expr.Verdict{Kind: expr.VerdictDrop})
 	}
 	counted := func(class string) []expr.Any {
-		return []expr.Any{&expr.Objref{Type: 1, Name: d.counter(id, class)}, &expr.Verdict{Kind: expr.VerdictReturn}}
+		return []expr.Any{&expr.Objref{Type: 1, Name: d.counter(port, class)}, &expr.Verdict{Kind: expr.VerdictReturn}}
 	}
 	if pool.IsValid() && pool.Addr().Is4() {
 		rule(append(join(frameType(unix.ETH_P_IP), notIn(pool, d.peer)), counted("outside")...)...)
 	}
 	rule(counted("local")...)
 	return c.SetAddElements(d.ports(t), []nftables.SetElement{{
-		Key: ifname(PortName(id)), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: d.chain(id)},
+		Key: ifname(port), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: d.chain(port)},
 	}})
 }
 
@@ -119,25 +112,18 @@ func notIn(pool netip.Prefix, offset uint32) []expr.Any {
 	}
 }
 
-// uncount forgets a port's traffic (idempotent).
-func uncount(id int) error {
+// uncount forgets a port's traffic.
+func uncount(c *nftables.Conn, port string) error {
+	t := guardTable()
 	for _, d := range directions() {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		t := guardTable()
-		ch := &nftables.Chain{Name: d.chain(id), Table: t}
-		if err := c.SetDeleteElements(d.ports(t), []nftables.SetElement{{Key: ifname(PortName(id))}}); err != nil {
+		ch := &nftables.Chain{Name: d.chain(port), Table: t}
+		if err := c.SetDeleteElements(d.ports(t), []nftables.SetElement{{Key: ifname(port)}}); err != nil {
 			return err
 		}
 		c.FlushChain(ch)
 		c.DelChain(ch)
 		for _, class := range classes() {
-			c.DeleteObject(&nftables.CounterObj{Table: t, Name: d.counter(id, class)})
-		}
-		if err := c.Flush(); err != nil && !errors.Is(err, syscall.ENOENT) {
-			return fmt.Errorf("cannot forget the traffic of container %d: %w", id, err)
+			c.DeleteObject(&nftables.CounterObj{Table: t, Name: d.counter(port, class)})
 		}
 	}
 	return nil
@@ -149,14 +135,24 @@ func (n *Network) Traffic(id int) (tr runtime.Traffic, err error) {
 	if err != nil {
 		return tr, err
 	}
+	for _, port := range ports(id) {
+		if there, err := traffic(c, port, &tr); err != nil || !there && port != PortName(id) {
+			return tr, err
+		}
+	}
+	return tr, nil
+}
+
+// traffic adds what went through a port.
+func traffic(c *nftables.Conn, port string, tr *runtime.Traffic) (there bool, err error) {
 	for _, d := range directions() {
 		for _, class := range classes() {
-			o, err := c.GetObject(&nftables.CounterObj{Table: guardTable(), Name: d.counter(id, class)})
+			o, err := c.GetObject(&nftables.CounterObj{Table: guardTable(), Name: d.counter(port, class)})
 			if err != nil && strings.Contains(err.Error(), syscall.ENOENT.Error()) { // the library hides its kind
 				continue
 			}
 			if err != nil {
-				return tr, fmt.Errorf("cannot read the traffic of container %d: %w", id, err)
+				return false, fmt.Errorf("cannot read the traffic of %s: %w", port, err)
 			}
 			counted, _ := o.(*nftables.CounterObj)
 			if counted == nil {
@@ -165,42 +161,61 @@ func (n *Network) Traffic(id int) (tr runtime.Traffic, err error) {
 			into := map[string]*int64{
 				"sentlocal": &tr.SentLocal, "sentoutside": &tr.SentOutside, "receivedlocal": &tr.ReceivedLocal, "receivedoutside": &tr.ReceivedOutside,
 			}[d.name+class]
-			*into = int64(counted.Bytes)
+			*into += int64(counted.Bytes)
+			there = true
 		}
 	}
-	return tr, nil
+	return there, nil
 }
 
-// Shape implements runtime.Network.
+// Shape implements runtime.Network. All NICs of a container have the same rates, each for itself.
 func (n *Network) Shape(id int, r runtime.Rates) (old runtime.Rates, err error) {
-	port, err := find(PortName(id))
-	if port == nil {
-		return old, err
+	for i, name := range ports(id) {
+		port, err := find(name)
+		if err != nil {
+			return old, err
+		}
+		if port == nil {
+			continue
+		}
+		was, err := n.shape(port, r)
+		if i == 0 {
+			old = was
+		}
+		if err != nil {
+			return old, err
+		}
 	}
-	if old, err = shaped(id, port); err != nil || old == r {
+	return old, nil
+}
+
+func (n *Network) shape(port netlink.Link, r runtime.Rates) (old runtime.Rates, err error) {
+	name := port.Attrs().Name
+	if old, err = shaped(port); err != nil || old == r {
 		return old, err
 	}
 	if err := limitIn(port, r.In); err != nil {
-		return old, fmt.Errorf("cannot limit what container %d receives: %w", id, err)
+		return old, fmt.Errorf("cannot limit what %s receives: %w", name, err)
 	}
 	c, err := nftables.New()
 	if err != nil {
 		return old, err
 	}
-	if err := directions()[0].rules(c, id, r.Out, n.conf.Pool); err != nil {
+	if err := directions()[0].rules(c, name, r.Out, n.conf.Pool); err != nil {
 		return old, err
 	}
 	if err := c.Flush(); err != nil {
-		return old, errors.Join(fmt.Errorf("cannot limit what container %d sends: %w", id, err), limitIn(port, old.In))
+		return old, errors.Join(fmt.Errorf("cannot limit what %s sends: %w", name, err), limitIn(port, old.In))
 	}
 	return old, nil
 }
 
 // shaped reads which rates a port has.
-func shaped(id int, port netlink.Link) (r runtime.Rates, err error) {
+func shaped(port netlink.Link) (r runtime.Rates, err error) {
+	name := port.Attrs().Name
 	queues, err := netlink.QdiscList(port)
 	if err != nil {
-		return r, fmt.Errorf("cannot read the rates of container %d: %w", id, err)
+		return r, fmt.Errorf("cannot read the rates of %s: %w", name, err)
 	}
 	for _, q := range queues {
 		if tbf, ok := q.(*netlink.Tbf); ok {
@@ -211,9 +226,9 @@ func shaped(id int, port netlink.Link) (r runtime.Rates, err error) {
 	if err != nil {
 		return r, err
 	}
-	rules, err := c.GetRules(guardTable(), &nftables.Chain{Name: directions()[0].chain(id)})
+	rules, err := c.GetRules(guardTable(), &nftables.Chain{Name: directions()[0].chain(name)})
 	if err != nil && !errors.Is(err, syscall.ENOENT) {
-		return r, fmt.Errorf("cannot read the rates of container %d: %w", id, err)
+		return r, fmt.Errorf("cannot read the rates of %s: %w", name, err)
 	}
 	for _, rule := range rules {
 		for _, e := range rule.Exprs {

@@ -54,8 +54,10 @@ func (p personal) network() error {
 	const header = "# Written by vzcluster at each start.\n"
 	var hosts, resolv strings.Builder
 	hosts.WriteString(header + "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	for _, a := range p.spec.NIC.Addresses {
-		fmt.Fprintf(&hosts, "%s\t%s\n", a.Addr(), p.spec.Hostname)
+	for _, nic := range p.spec.NICs {
+		for _, a := range nic.Addresses {
+			fmt.Fprintf(&hosts, "%s\t%s\n", a.Addr(), p.spec.Hostname)
+		}
 	}
 	resolv.WriteString(header)
 	if p.spec.Search != "" {

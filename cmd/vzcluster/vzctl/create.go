@@ -68,12 +68,8 @@ func (t *tool) request(ctx context.Context, ct string, p params) (api.CreateRequ
 	if p.set.Hostname != nil {
 		r.Hostname = *p.set.Hostname
 	}
-	switch len(p.ipAdd) {
-	case 0:
-	case 1:
-		r.IP = p.ipAdd[0]
-	default:
-		return r, fail(codeValue, "A container gets one address here, not %d", len(p.ipAdd))
+	if len(p.ipAdd) > 0 {
+		r.IP = strings.Join(p.ipAdd, ",")
 	}
 	cs, err := t.cl.Containers(ctx)
 	if err != nil {

@@ -3,6 +3,8 @@ package vzctl
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 )
@@ -45,9 +47,11 @@ func (t *tool) set(ctx context.Context, ct string, args []string) error {
 }
 
 func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) error {
+	p.set.IPAdd, p.set.IPDel = p.ipAdd, p.ipDel
+	if slices.Contains(p.ipDel, "all") {
+		p.set.IPDel = slices.Clone(c.Addresses)
+	}
 	switch {
-	case len(p.ipAdd)+len(p.ipDel) > 0:
-		return fail(codeValue, "The address of a container is chosen when it is created, and cannot be changed yet; nothing was changed")
 	case p.template != "":
 		return fail(codeValue, "A container keeps the template that it was created from; nothing was changed")
 	case !p.said():
@@ -57,6 +61,9 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 	if _, err := t.cl.Set(ctx, id(c), p.set); err != nil {
 		if api.CodeOf(err) == api.CodeConflict && p.set.Name != nil {
 			return fail(codeName, "Conflict: %v", err)
+		}
+		if api.CodeOf(err) == api.CodeConflict && len(p.ipAdd) > 0 {
+			return fail(codeIPInUse, "%v", err)
 		}
 		return classify(err, codeSystem)
 	}
@@ -72,6 +79,12 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 // told says what was set, as vzctl does.
 func (t *tool) told(p params) {
 	s := p.set
+	if len(s.IPDel) > 0 {
+		t.say("Deleting IP address(es): %s", strings.Join(s.IPDel, " "))
+	}
+	if len(s.IPAdd) > 0 {
+		t.say("Adding IP address(es): %s", strings.Join(s.IPAdd, " "))
+	}
 	if s.RAM != nil || s.Swap != nil || s.PIDs != nil {
 		t.say("UB limits were set successfully")
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
 	"github.com/vzcluster/vzcluster/runtime"
@@ -18,13 +20,17 @@ import (
 // has the default route.
 func nicsOf(s *cluster.State, c *cluster.Container) ([]runtime.NIC, error) {
 	var nics []runtime.NIC
+	firewall, err := firewallOf(c.Firewall)
+	if err != nil {
+		return nil, fmt.Errorf("the firewall of container %d: %w", c.ID, err)
+	}
 	routed := map[bool]bool{} // by whether it is IPv4
 	for _, n := range c.AllNICs() {
 		network := s.Network(n.Network)
 		if network == nil {
 			return nil, fmt.Errorf("the network %s of container %d is not known: %w", n.Network, c.ID, cluster.ErrNotFound)
 		}
-		nic := runtime.NIC{Index: n.Index, Name: n.Name, MAC: n.MAC}
+		nic := runtime.NIC{Index: n.Index, Name: n.Name, MAC: n.MAC, Firewall: firewall}
 		has := map[bool]bool{}
 		for _, a := range n.Addresses {
 			p, err := netip.ParsePrefix(a)
@@ -117,5 +123,32 @@ func restored(old *cluster.Container) cluster.SetContainer {
 	if ip == "" {
 		ip = "none"
 	}
-	return cluster.SetContainer{ID: old.ID, IP: &ip}
+	set := cluster.SetContainer{ID: old.ID, IP: &ip, Firewall: old.Firewall}
+	if set.Firewall == nil {
+		set.Firewall = &cluster.Firewall{}
+	}
+	return set
+}
+
+// firewallOf is a firewall as the kernel side knows it, nil for one that lets everything through.
+func firewallOf(f *cluster.Firewall) (*runtime.Firewall, error) {
+	if f.Empty() {
+		return nil, nil
+	}
+	out := &runtime.Firewall{DenyIn: f.In == cluster.Deny, DenyOut: f.Out == cluster.Deny}
+	for _, r := range f.Rules {
+		rule := runtime.FirewallRule{
+			Out: r.Out, Deny: r.Action == cluster.Deny, First: r.First, Last: r.Last,
+			Proto: map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "icmp": unix.IPPROTO_ICMP}[r.Proto],
+		}
+		if r.Peer != "" {
+			p, err := netip.ParsePrefix(r.Peer)
+			if err != nil {
+				return nil, err
+			}
+			rule.Peer = p.Masked()
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	return out, nil
 }

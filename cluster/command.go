@@ -194,6 +194,8 @@ type SetContainer struct {
 	IP    *string  `json:",omitempty"` // as for CreateContainer: all of the first NIC's addresses, those it has are kept for auto
 	IPAdd []string `json:",omitempty"` // beside those that it has
 	IPDel []string `json:",omitempty"` // taken away before others are added
+
+	Firewall *Firewall `json:",omitempty"` // replaces all of it
 }
 
 // ReportContainer is the owner's observation. Result: *Container. ErrStale when Host and Generation are not the owner's.

@@ -263,8 +263,16 @@ func (s *State) checkPool(n *Network, a AddressPool) (*addressPool, error) {
 	return pool, nil
 }
 
-// setNetwork changes a container's addresses as the command says.
+// setNetwork changes a container's addresses and firewall as the command says.
 func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
+	if c.Firewall != nil {
+		if err := c.Firewall.Check(); err != nil {
+			return err
+		}
+		if ct.Firewall = c.Firewall; ct.Firewall.Empty() {
+			ct.Firewall = nil
+		}
+	}
 	if c.IP == nil && len(c.IPAdd)+len(c.IPDel) == 0 {
 		return nil
 	}
@@ -282,10 +290,10 @@ func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
 	return err
 }
 
-// sameNetwork reports whether two records of a container have the same NICs.
+// sameNetwork reports whether two records of a container have the same NICs and firewall.
 func (c *Container) sameNetwork(o *Container) bool {
 	same := func(a, b NIC) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses)
 	}
-	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same)
+	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same) && c.Firewall.equal(o.Firewall)
 }

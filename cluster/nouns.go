@@ -100,9 +100,10 @@ type Container struct {
 	Hostname   string            `json:"hostname"`
 	Addresses  []string          `json:"addresses"` // CIDR notation
 	MAC        string            `json:"mac"`
-	Network    string            `json:"network,omitempty"` // that its first NIC, eth0, is in; empty: the default one
-	NICs       []NIC             `json:"nics,omitempty"`    // beside eth0
-	UIDBase    uint32            `json:"uid_base"`          // first host uid and gid of its user namespace, 65536 follow
+	Network    string            `json:"network,omitempty"`  // that its first NIC, eth0, is in; empty: the default one
+	NICs       []NIC             `json:"nics,omitempty"`     // beside eth0
+	Firewall   *Firewall         `json:"firewall,omitempty"` // nil: everything is let through
+	UIDBase    uint32            `json:"uid_base"`           // first host uid and gid of its user namespace, 65536 follow
 	Labels     map[string]string `json:"labels,omitempty"`
 	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
 	Created    time.Time         `json:"created"`

@@ -108,6 +108,22 @@ type NIC struct {
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr // default routes, at most one of IPv4 and one of IPv6
 	Rates     Rates
+	Firewall  *Firewall // nil: everything is let through
+}
+
+// Firewall says what a NIC gets and sends. The first rule that matches decides.
+type Firewall struct {
+	DenyIn, DenyOut bool // what no rule is about
+	Rules           []FirewallRule
+}
+
+// FirewallRule is about what begins an exchange; answers go the other way by themselves.
+type FirewallRule struct {
+	Out         bool // from the container; else to it
+	Deny        bool
+	Proto       byte         // IP protocol: TCP, UDP or ICMP, which is that of IPv6 too; 0: all
+	First, Last uint16       // ports of the side that is called; 0: all
+	Peer        netip.Prefix // the other side; not valid: all
 }
 
 // Rates bound what goes through a NIC, in bytes per second; zero is no limit.

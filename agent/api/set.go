@@ -30,6 +30,7 @@ type SetRequest struct {
 	IP        *string           `json:"ip,omitempty"`     // as for CreateRequest: all addresses of the first NIC
 	IPAdd     []string          `json:"ip_add,omitempty"`
 	IPDel     []string          `json:"ip_del,omitempty"`
+	Firewall  *cluster.Firewall `json:"firewall,omitempty"` // replaces all of it
 }
 
 // LimitsOver returns the old limits with the changes.

@@ -62,7 +62,7 @@ func (e *env) commands() []*cli.Command {
 			execCommand(e), enterCommand(e), runScriptCommand(e), logsCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},
-		"NETWORKS":  {networkCommand(e)},
+		"NETWORKS":  {networkCommand(e), firewallCommand(e)},
 		"MACHINE":   {setupCommand(e), agentCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), versionCommand(e)},
 	}
 	var all []*cli.Command

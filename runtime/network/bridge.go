@@ -39,6 +39,9 @@ func (n *Network) Setup(_ context.Context) error {
 	if err := setupGuard(); err != nil {
 		return fmt.Errorf("cannot set up the rules against spoofing (does the kernel have nftables for bridges?): %w", err)
 	}
+	if err := setupFilter(); err != nil {
+		return fmt.Errorf("cannot set up the containers' firewalls: %w", err)
+	}
 	if err := setupTraffic(); err != nil {
 		return fmt.Errorf("cannot set up the rules that count traffic: %w", err)
 	}

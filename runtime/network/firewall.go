@@ -106,7 +106,7 @@ func (n *Network) lay(port string, nic runtime.NIC) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(guard(c, port, mac, nic.Addresses), count(c, port, nic.Rates.Out, n.conf.Pool))
+	err = errors.Join(filter(c, port, nic.Firewall), guard(c, port, mac, nic.Addresses), count(c, port, nic.Rates.Out, n.conf.Pool))
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func lift(port string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(unguard(c, port), uncount(c, port)); err != nil {
+	if err := errors.Join(unguard(c, port), unfilter(c, port), uncount(c, port)); err != nil {
 		return err
 	}
 	if err := c.Flush(); err != nil && !errors.Is(err, syscall.ENOENT) {
@@ -136,7 +136,7 @@ func guard(c *nftables.Conn, port string, mac net.HardwareAddr, addrs []netip.Pr
 	t := guardTable()
 	ch := c.AddChain(&nftables.Chain{Name: port, Table: t})
 	c.FlushChain(ch)
-	for _, r := range guardRules(mac, addrs) {
+	for _, r := range guardRules(mac, addrs, goTo(port+ways()[1].suffix)) {
 		c.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r})
 	}
 	return c.SetAddElements(guardMap(t), []nftables.SetElement{{
@@ -156,8 +156,8 @@ func unguard(c *nftables.Conn, port string) error {
 }
 
 // guardRules lets through what a container says for itself: its MAC, its addresses and, with IPv6, the link's own
-// address that the MAC makes. Nobody inside may say that another's address is here, or that here is a router.
-func guardRules(mac net.HardwareAddr, addrs []netip.Prefix) [][]expr.Any {
+// address that the MAC makes; next decides about it. Nobody inside may say that another's address is here, or that here is a router.
+func guardRules(mac net.HardwareAddr, addrs []netip.Prefix, next []expr.Any) [][]expr.Any {
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 	rules := [][]expr.Any{join(link(etherSource, mac, expr.CmpOpNeq), drop)}
 	arp := join(frameType(unix.ETH_P_ARP), header(arpSenderMAC, mac))
@@ -165,13 +165,13 @@ func guardRules(mac net.HardwareAddr, addrs []netip.Prefix) [][]expr.Any {
 	for _, p := range addrs {
 		a := p.Addr().AsSlice()
 		if p.Addr().Is4() {
-			rules = append(rules, join(arp, header(arpSenderAddr, a), accept), join(frameType(unix.ETH_P_IP), header(ip4Source, a), accept))
+			rules = append(rules, join(arp, header(arpSenderAddr, a), accept), join(frameType(unix.ETH_P_IP), header(ip4Source, a), next))
 		} else {
 			own6 = append(own6, a)
 		}
 	}
 	if len(own6) > 0 {
-		rules = append(rules, guardRules6(append(own6, linkLocal(mac)))...)
+		rules = append(rules, guardRules6(append(own6, linkLocal(mac)), next)...)
 	}
 	probe := join(arp, header(arpSenderAddr, make([]byte, 4)), accept) // asks whether an address is free, claims none
 	return append(rules, probe, drop)
@@ -184,7 +184,7 @@ const (
 	redirect6              = 137
 )
 
-func guardRules6(own [][]byte) [][]expr.Any {
+func guardRules6(own [][]byte, next []expr.Any) [][]expr.Any {
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 	v6 := frameType(unix.ETH_P_IPV6)
 	says := func(message byte) []expr.Any {
@@ -198,7 +198,7 @@ func guardRules6(own [][]byte) [][]expr.Any {
 	}
 	rules = append(rules, join(says(neighbourAdvertisement), drop))
 	for _, a := range append(own, make([]byte, 16)) { // no address: whether one is free is asked that way
-		rules = append(rules, join(v6, header(ip6Source, a), accept))
+		rules = append(rules, join(v6, header(ip6Source, a), next))
 	}
 	return rules
 }
@@ -243,6 +243,11 @@ func header(offset uint32, data []byte) []expr.Any {
 
 func frameType(t uint16) []expr.Any {
 	return link(etherType, binaryutil.BigEndian.PutUint16(t), expr.CmpOpEq)
+}
+
+// goTo hands over to a chain for good.
+func goTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
 }
 
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }

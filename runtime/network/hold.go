@@ -213,11 +213,29 @@ func framesFor(nic runtime.NIC, frames [][]byte) [][]byte {
 	}
 	var mine [][]byte
 	for _, b := range frames {
-		if len(b) >= vnetHeader+14 && (bytes.Equal(b[vnetHeader:vnetHeader+6], mac) || asksFor(b[vnetHeader:], nic.Addresses)) {
+		if len(b) >= vnetHeader+14 && (bytes.Equal(b[vnetHeader:vnetHeader+6], mac) || asksFor(b[vnetHeader:], nic.Addresses)) && (nic.Firewall == nil || harmless(b[vnetHeader:])) {
 			mine = append(mine, b)
 		}
 	}
 	return mine
+}
+
+// harmless says whether a frame may pass by a firewall: it asks for a neighbour, or belongs to a connection of TCP that
+// there is already. Other frames are not handed over; their senders repeat them if they must.
+func harmless(frame []byte) bool {
+	if isARP(frame) {
+		return true
+	}
+	const tcp4, tcp6, syn, ack = 14 + 20 + 13, 14 + 40 + 13, 0x02, 0x10
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		return len(frame) > tcp4 && frame[14] == 0x45 && frame[14+9] == unix.IPPROTO_TCP && frame[tcp4]&(syn|ack) != syn
+	case unix.ETH_P_IPV6:
+		const solicitation = 135
+		return len(frame) > tcp6 && frame[14+6] == unix.IPPROTO_TCP && frame[tcp6]&(syn|ack) != syn ||
+			len(frame) > 54 && frame[14+6] == unix.IPPROTO_ICMPV6 && frame[54] == solicitation
+	}
+	return false
 }
 
 func replay(name string, nic runtime.NIC, frames [][]byte) error {

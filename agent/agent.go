@@ -83,6 +83,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("this host cannot be prepared for containers: %w", err)
 	}
 	a.group, a.ctx = errgroup.WithContext(a.ctx)
+	if f := a.deps.Figures; f != nil {
+		if err := f.Ensure(a.ctx); err != nil {
+			a.log.Warn("containers will see the host's figures in /proc", "error", err)
+		}
+		a.spawn("figures", f.Run)
+	}
 	socket, err := a.listenSocket()
 	if err != nil {
 		return err

@@ -87,6 +87,7 @@ type NetworkConfig struct {
 type RuntimeConfig struct {
 	Runc         string `yaml:"runc" doc:"empty: the one that set-up installed, else from PATH"`
 	CRIU         string `yaml:"criu" doc:"empty: the one that set-up installed, else from PATH"`
+	LXCFS        string `yaml:"lxcfs" doc:"shows containers their own limits in /proc; empty: the one that set-up installed, else from PATH; none: not at all"`
 	CgroupParent string `yaml:"cgroup_parent" doc:"containers live in /<cgroup_parent>/<CTID>, the same on every host"`
 }
 

@@ -123,12 +123,21 @@ const DNSDomain = "vz"
 // or host name, none when there is no such name.
 type Resolver func(ctx context.Context, lookup func(name string) []string) error
 
+// Figures is a program beside the agent, which it does not end with, that shows containers their own limits.
+type Figures interface {
+	// Ensure returns when it is at work (idempotent). Containers run without it too.
+	Ensure(ctx context.Context) error
+	// Run keeps it at work until ctx ends.
+	Run(ctx context.Context) error
+}
+
 // Deps are what an agent is made of besides its configuration. Engine and Templates must be set.
 type Deps struct {
 	Engine    Engine
 	Templates Templates
 	Migrator  func(*Agent) Migrator // nil: this host cannot migrate
 	Resolver  Resolver              // nil: no DNS
+	Figures   Figures               // nil: containers see the host's
 	Doctor    func(ctx context.Context) []api.Finding
 	Log       *slog.Logger // nil: discarded
 	Version   string

@@ -20,6 +20,7 @@ func (c Config) Resolve() (Config, error) {
 	// First, as it cannot fail: the doctor looks at the programs also where no agent could start.
 	c.Runtime.Runc = program(c.Runtime.Runc, "runc")
 	c.Runtime.CRIU = program(c.Runtime.CRIU, "criu")
+	c.Runtime.LXCFS = program(c.Runtime.LXCFS, "lxcfs")
 	if c.Name == "" {
 		name, err := os.Hostname()
 		if err != nil {

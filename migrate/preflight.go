@@ -184,9 +184,17 @@ func dumpableDevice(device string) bool {
 // undumpableFS are file systems that CRIU cannot dump. What a FUSE or a network file system is called goes on.
 var undumpableFS = []string{"fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "hugetlbfs", "ramfs", "bpf"}
 
+// isFigure says whether a mount is one of the files that show a container its own limits: they are bound anew.
+func isFigure(m runtime.Mount) bool {
+	return m.Type == "fuse.lxcfs" && (strings.HasPrefix(m.Path, "/proc/") || strings.HasPrefix(m.Path, "/sys/devices/system/cpu/"))
+}
+
 func mountBlockers(mounts []runtime.Mount) []Blocker {
 	var out []Blocker
 	for _, m := range mounts {
+		if isFigure(m) {
+			continue
+		}
 		if slices.Contains(undumpableFS, m.Type) || strings.HasPrefix(m.Type, "fuse.") {
 			out = append(out, Blocker{
 				What:   fmt.Sprintf("a %s file system is mounted on %s", m.Type, m.Path),

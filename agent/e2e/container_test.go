@@ -169,13 +169,63 @@ func TestLimitsAreInTheKernel(t *testing.T) {
 	if r := k.host(c.Host).Reserved; r.RAM < 80<<20 || k.reservationsAddUp() != nil {
 		t.Errorf("%s has %v reserved: %v", c.Host, r, k.reservationsAddUp())
 	}
+	k.manyLimits(c)
 	k.migrate("limits")
 	check(k.show("limits"), fmt.Sprint(80<<20), "50000")
+	k.hasManyLimits(k.show("limits"))
 	if r := k.try("exec", "limits", "--", "sh", "-c", "x=$(yes | head -c 200000000); echo survived"); strings.Contains(r.stdout, "survived") {
 		t.Errorf("200 MB fitted into 80M: %v", r)
 	}
 	if got := k.show("limits").State; got != cluster.Running {
 		t.Errorf("the container is %s after one of its processes wanted too much memory", got)
+	}
+}
+
+// manyLimits changes one limit after the other of a running container, then all of them at once.
+func (k *kit) manyLimits(c api.Container) {
+	k.t.Helper()
+	for _, flags := range [][]string{
+		{"--pids", "40"},
+		{"--cpu-mask", "0"},
+		{"--cpu-mask", "none", "--cpu-count", "1"},
+		{"--ram-soft", "64M"},
+		{"--read-rate", "10M", "--write-iops", "500"},
+		{"--net-in", "50mbit", "--net-out", "5M"},
+	} {
+		k.vz(append([]string{"set", c.Name}, flags...)...)
+	}
+	k.hasManyLimits(c)
+	before := k.show(c.Name).Limits
+	k.refused(7, []string{"this host has the CPUs", "the old limits stay"}, "set", c.Name, "--pids", "50", "--cpu-count", "0", "--cpu-mask", "4000")
+	k.refused(2, []string{"no cpu mask"}, "set", c.Name, "--pids", "50", "--cpu-count", "0", "--cpu-mask", "4-")
+	if got := k.show(c.Name).Limits; got != before {
+		k.t.Errorf("refused limits have changed %+v into %+v", before, got)
+	}
+	k.hasManyLimits(c)
+}
+
+func (k *kit) hasManyLimits(c api.Container) {
+	k.t.Helper()
+	if got := k.limit(c, "pids.max", "pids.max"); got != "40" {
+		k.t.Errorf("pids on %s: %s", c.Host, got)
+	}
+	if got := k.limit(c, "memory.soft_limit_in_bytes", "memory.high"); got != fmt.Sprint(64<<20) {
+		k.t.Errorf("soft limit on %s: %s", c.Host, got)
+	}
+	if got := k.limit(c, "cpuset.cpus", "cpuset.cpus"); len(got) != 1 {
+		k.t.Errorf("CPUs on %s: %s", c.Host, got)
+	}
+	if got := k.limit(c, "blkio.throttle.read_bps_device", "io.max"); !strings.Contains(got, "10485760") {
+		k.t.Errorf("read rate on %s: %s", c.Host, got)
+	}
+	if out, _ := k.on(c.Host, fmt.Sprintf("tc qdisc show dev vz%d", c.ID)); !strings.Contains(out, "tbf") {
+		k.t.Errorf("network rate on %s: %s", c.Host, out)
+	}
+	if out, _ := k.on(c.Host, fmt.Sprintf("nft list chain bridge vzcluster vz%d-sent", c.ID)); !strings.Contains(out, "limit rate over 5 mbytes/second") {
+		k.t.Errorf("network rate from it on %s: %s", c.Host, out)
+	}
+	if got := k.inside(c.Name, "awk '/^MemTotal/ {print $2}' /proc/meminfo; nproc; grep -c ^processor /proc/cpuinfo"); got != "81920\n1\n1" {
+		k.t.Errorf("memory and CPUs inside on %s: %q", c.Host, got)
 	}
 }
 

@@ -86,14 +86,25 @@ func TestRedisMovesUnderItsClient(t *testing.T) {
 	k := sharedLab(t)
 	c := k.runDebian("redis")
 	k.inside("redis", "redis-cli config set protected-mode no && redis-cli config set bind '* -::*'")
+	k.seesItself("redis")
 	client := k.count(address(c) + ":6379")
 	pid := k.inside("redis", "systemctl show -p MainPID redis-server")
 	for range 4 {
 		r := k.migrate("redis")
 		client.goesOn()
 		k.isRunning("redis")
+		k.seesItself("redis")
 		t.Logf("%s -> %s: blackout %.0f ms, total %.0f ms", r.From, r.To, r.BlackoutMS, r.TotalMS)
 	}
+	host := k.show("redis").Host
+	k.on(host, "kill -9 $(cat /run/vzcluster/lxcfs.pid)")
+	k.until("lxcfs serves again", recovery, func() error {
+		if r := k.try("exec", "redis", "--", "cat", "/proc/uptime"); r.code != 0 {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	k.seesItself("redis")
 	seen := client.stop()
 	if got := k.inside("redis", "redis-cli get counter"); got != fmt.Sprint(seen.Last) {
 		t.Errorf("redis has counted to %s, its client to %d", got, seen.Last)
@@ -115,4 +126,15 @@ func TestRedisMovesUnderItsClient(t *testing.T) {
 	}
 	k.vz("start", "redis")
 	k.isRunning("redis")
+}
+
+// seesItself finds a container's own limits in /proc.
+func (k *kit) seesItself(name string) {
+	k.t.Helper()
+	if got := k.inside(name, "free -m | awk '/^Mem/ {print $2}'; nproc; top -b -n 1 | grep -c 'MiB Mem :    256.0'"); got != "256\n1\n1" {
+		k.t.Errorf("free, nproc and top say %q", got)
+	}
+	if up := k.inside(name, "cut -d. -f1 /proc/uptime"); len(up) > 5 {
+		k.t.Errorf("it says it is up for %s seconds", up)
+	}
 }

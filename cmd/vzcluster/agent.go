@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/vzcluster/vzcluster/runtime/engine"
 	"github.com/vzcluster/vzcluster/runtime/fault"
 	"github.com/vzcluster/vzcluster/runtime/image"
+	"github.com/vzcluster/vzcluster/runtime/lxcfs"
 	"github.com/vzcluster/vzcluster/runtime/network"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
 	"github.com/vzcluster/vzcluster/runtime/runc"
@@ -137,6 +139,9 @@ func agentDeps(cfg agent.Config, log *slog.Logger, harm *fault.Injector) (agent.
 		e.Checkpoints = &criu.Criu{Binary: cfg.Runtime.CRIU, At: harm.At}
 	}
 	deps.Migrator = agent.NewMigrator(e, hook)
+	if f := figures(cfg, e, log); f != nil {
+		deps.Figures = f
+	}
 	return deps, nil
 }
 
@@ -176,10 +181,33 @@ func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine
 		Images: images, Roots: roots, Network: nics, Cgroups: cgroups, Dir: containers,
 		OCI: runc.New(runc.Config{
 			Binary: cfg.Runtime.Runc, State: filepath.Join(cfg.RunDir, "runc"), Bundles: containers, Unified: tree.V2(),
+			Figures: runc.Figures{Dir: figuresDir(cfg), Files: lxcfs.Files()},
 		}),
 		Checkpoints: &criu.Criu{Binary: cfg.Runtime.CRIU},
 	}, nil
 }
+
+// figures shows containers their own limits, if there is a program for it.
+func figures(cfg agent.Config, e *engine.Engine, log *slog.Logger) *lxcfs.LXCFS {
+	if _, err := exec.LookPath(cfg.Runtime.LXCFS); err != nil {
+		log.Warn("there is no lxcfs: containers see the host's figures in /proc", "remedy", "vzcluster setup")
+		return nil
+	}
+	return &lxcfs.LXCFS{
+		Binary: cfg.Runtime.LXCFS, Dir: figuresDir(cfg), Log: log,
+		Adopt: func(pid int) error {
+			tree, err := cgroup.OpenTree("")
+			if err != nil {
+				return err
+			}
+			path := "/" + cfg.Runtime.CgroupParent + "/lxcfs" // not the agent's: systemd ends that with it
+			return errors.Join(tree.Make(path), tree.Add(path, pid))
+		},
+		Inits: e.Inits,
+	}
+}
+
+func figuresDir(cfg agent.Config) string { return filepath.Join(cfg.RunDir, "lxcfs") }
 
 // resolver serves the containers' names on the bridge's address.
 func resolver(cfg agent.Config) agent.Resolver {

@@ -24,6 +24,7 @@ INSTALLED=$CACHE/packages.installed  # packages that this set-up added, one a li
 BEFORE=$CACHE/sysctl.before          # "key value", as it was before the first change
 LOG=$CACHE/setup.log                 # output of the last apt, dpkg and go commands
 CRIU=$CACHE/bin/criu
+LXCFS=$CACHE/bin/lxcfs
 RUNC=$CACHE/bin/runc
 
 # nftables, iproute2: networks and the packet gate of a migration. mmdebstrap, debian-archive-keyring, xz, zstd, tar:
@@ -269,6 +270,35 @@ install_criu() {
 	say "CRIU $version is in $CRIU"
 }
 
+# ---- lxcfs ----
+
+# lxcfs shows containers their own limits in /proc. The host's own Debian has one that fits its libc; its package would
+# start a service, which the agent does itself, so only the files are taken. Containers run without it too.
+install_lxcfs() {
+	system=$(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin command -v lxcfs) || system=
+	if [ -n "$system" ]; then
+		[ "$(readlink "$LXCFS")" = "$system" ] || ln -sfn "$system" "$LXCFS"
+		return 0
+	fi
+	[ ! -x "$LXCFS" ] || return 0
+	new=$CACHE/lxcfs.new
+	rm -rf "$new"
+	mkdir -p "$new/lib" "$new/x"
+	fuse=$(apt-cache depends lxcfs 2>/dev/null | sed -n 's/^ *Depends: \(libfuse[^ ]*\)$/\1/p' | head -n 1)
+	if ! (cd "$new" && quietly apt-get download lxcfs ${fuse:-libfuse3-3}); then
+		rm -rf "$new"
+		warn "cannot fetch lxcfs: free, top and uptime inside of containers will show the host's figures."
+		return 0
+	fi
+	for deb in "$new"/*.deb; do dpkg-deb -x "$deb" "$new/x"; done
+	mv "$new/x/usr/bin/lxcfs" "$new/lxcfs"
+	find "$new/x" \( -name liblxcfs.so -o -name 'libfuse3.so.*' \) -exec cp -P {} "$new/lib/" \;
+	rm -rf "$new/x" "$new"/*.deb "$CACHE/lxcfs"
+	mv "$new" "$CACHE/lxcfs"
+	ln -sfn ../lxcfs/lxcfs "$LXCFS"
+	say "lxcfs is in $LXCFS"
+}
+
 # ---- runc ----
 
 # The checkout that this very script lies in, if any. Never the working directory: as root we would build what
@@ -400,6 +430,7 @@ install() {
 	add_group
 	install_packages
 	install_criu
+	install_lxcfs
 	install_runc
 }
 
@@ -438,6 +469,8 @@ list() {
 	done
 	version=$(criu_version "$CRIU") || :
 	printf '%-9s%-34s%s\n' program "$CRIU" "${version:-missing}"
+	if [ -x "$LXCFS" ]; then version=there; else version=missing; fi
+	printf '%-9s%-34s%s\n' program "$LXCFS" "$version"
 	version=$(cat "$CACHE/runc.version" 2>/dev/null) || :
 	printf '%-9s%-34s%s\n' program "$RUNC" "${version:-missing}"
 	echo "$SYSCTLS" | while read -r key value rule; do

@@ -21,6 +21,7 @@ type Config struct {
 	DataDir string
 	Runc    string // path
 	CRIU    string // path
+	LXCFS   string // path
 	Bridge  string
 	Uplink  string // empty: none
 	NAT     bool
@@ -36,6 +37,7 @@ type Facts struct {
 	CRIU     Program
 	Check    string // what `criu check` complains of, empty: nothing
 	Runc     Program
+	LXCFS    string   // path; empty: there is none
 	Missing  []string // programs that are not in PATH, of those in optionalPrograms
 	Cgroup   Cgroup
 	RunFS    string           // file system of /run
@@ -107,7 +109,7 @@ func Evaluate(c Config, f Facts) []Finding {
 	var all []Finding
 	all = append(all, rights(f)...)
 	all = append(all, kernel(f)...)
-	all = append(all, criu(f), check(f), runc(f))
+	all = append(all, criu(f), check(f), runc(f), lxcfs(f))
 	all = append(all, programs(f)...)
 	all = append(all, cgroups(f), runDir(f), dataDir(c, f), group(c, f))
 	all = append(all, sysctls(f)...)

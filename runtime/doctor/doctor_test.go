@@ -11,7 +11,7 @@ import (
 func sound() (Config, Facts) {
 	f := Facts{
 		Root: true, Caps: ^uint64(0), Release: "6.12.48+deb13-amd64", Features: map[Feature]string{},
-		CRIU: Program{Path: "/bin/criu", Version: "4.2.1"}, Runc: Program{Path: "/bin/runc", Version: "1.5.2"},
+		CRIU: Program{Path: "/bin/criu", Version: "4.2.1"}, LXCFS: "/bin/lxcfs", Runc: Program{Path: "/bin/runc", Version: "1.5.2"},
 		Cgroup: Cgroup{Mode: "v2"}, RunFS: "tmpfs", Sysctls: map[string]int64{}, Bridge: Link{Kind: "bridge"}, Uplink: Link{Kind: "device", Master: "vzbr0"},
 		LAN: "vzbr0", Group: true,
 	}
@@ -61,6 +61,7 @@ func TestFindings(t *testing.T) {
 		{"criu nameless", func(_ *Config, f *Facts) { f.CRIU.Version = "of unknown version" }, "criu", false, "needed", "vzcluster setup"},
 		{"criu check", func(_ *Config, f *Facts) { f.Check = "no pagemap" }, "criu check", false, "no pagemap", "check --all"},
 		{"no runc", func(_ *Config, f *Facts) { f.Runc = Program{} }, "runc", false, "not found", "vzcluster setup"},
+		{"no lxcfs", func(_ *Config, f *Facts) { f.LXCFS = "" }, "lxcfs", true, "not found", "vzcluster setup"},
 		{"runc 1.1", func(_ *Config, f *Facts) { f.Runc.Version = "1.1.5+ds1" }, "runc", false, "CVE-2025-31133", "vzcluster setup"},
 		{"runc 1.2.7", func(_ *Config, f *Facts) { f.Runc.Version = "1.2.7" }, "runc", false, "CVE", "vzcluster setup"},
 		{"runc 1.2.8", func(_ *Config, f *Facts) { f.Runc.Version = "1.2.8" }, "runc", true, "1.4 or newer", "vzcluster setup"},

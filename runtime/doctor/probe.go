@@ -30,6 +30,9 @@ func Probe(ctx context.Context, c Config) Facts {
 	if f.Root && f.CRIU.Path != "" && f.CRIU.Error == "" {
 		f.Check = criuCheck(ctx, f.CRIU.Path)
 	}
+	if path, err := exec.LookPath(c.LXCFS); err == nil {
+		f.LXCFS = path
+	}
 	for _, p := range optionalPrograms() {
 		if _, err := exec.LookPath(p.name); err != nil {
 			f.Missing = append(f.Missing, p.name)

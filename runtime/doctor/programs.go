@@ -94,6 +94,13 @@ func runc(f Facts) Finding {
 	return good(name, found)
 }
 
+func lxcfs(f Facts) Finding {
+	if f.LXCFS == "" {
+		return warn("lxcfs", "not found", "free, top and uptime inside of containers show the host's figures", setup)
+	}
+	return good("lxcfs", f.LXCFS)
+}
+
 func fixed(v version) bool {
 	switch {
 	case v[0] == 1 && v[1] == 2:

@@ -268,6 +268,21 @@ func (e *Engine) List() ([]int, error) {
 	return ids, nil
 }
 
+// Inits are the pids of the running containers' inits.
+func (e *Engine) Inits() ([]int, error) {
+	ids, err := e.List()
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, id := range ids {
+		if st, err := e.OCI.Status(id); err == nil && st.Running {
+			pids = append(pids, st.PID)
+		}
+	}
+	return pids, nil
+}
+
 // Update changes limits, all or nothing. A container that does not run gets them at its next start.
 func (e *Engine) Update(id int, l runtime.Limits) error {
 	if st, err := e.OCI.Status(id); err != nil || !st.Running {

@@ -66,6 +66,9 @@ func (e *Engine) Need(id int) (n runtime.Need, err error) {
 		}
 	}
 	for _, m := range scan.Mounts {
+		if m.Type == "fuse.lxcfs" {
+			continue // a host without it has /proc in its place
+		}
 		kind, _, _ := strings.Cut(m.Type, ".") // "fuse.sshfs" is fuse for the kernel
 		if slices.Contains(systems, kind) && !slices.Contains(n.FileSystems, kind) {
 			n.FileSystems = append(n.FileSystems, kind)

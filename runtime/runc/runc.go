@@ -28,6 +28,13 @@ type Config struct {
 	State   string // runc's own state, on a file system that a reboot empties
 	Bundles string // one folder per container: Bundles/<id>/bundle
 	Unified bool   // the host has cgroup v2 only
+	Figures Figures
+}
+
+// Figures are files that a container has in place of its own, to see its own limits.
+type Figures struct {
+	Dir   string   // where they are mounted on this host; empty: there are none
+	Files []string // below it, and inside
 }
 
 // Runc implements runtime.OCI.

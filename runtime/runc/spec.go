@@ -42,7 +42,7 @@ func (r *Runc) spec(s runtime.Spec, root, cgroup string) (*specs.Spec, error) {
 				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 			},
 		},
-		Mounts: r.mounts(root, cgroup),
+		Mounts: append(r.mounts(root, cgroup), r.figures()...),
 		Linux: &specs.Linux{
 			CgroupsPath: cgroup,
 			UIDMappings: ids,
@@ -110,6 +110,31 @@ func (r *Runc) mounts(root, cgroup string) []specs.Mount {
 	)
 }
 
+// figures are the files that show the container its own limits, as far as this host has them now.
+func (r *Runc) figures() (ms []specs.Mount) {
+	for _, f := range r.cfg.Figures.Files {
+		source := filepath.Join(r.cfg.Figures.Dir, f)
+		if _, err := os.Stat(source); r.cfg.Figures.Dir == "" || err != nil {
+			continue
+		}
+		ms = append(ms, specs.Mount{Destination: f, Type: "bind", Source: source, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
+	}
+	return ms
+}
+
+// figureBinds are the same as a checkpoint knows them. A container that comes from a host that has them sees the host's
+// own figures where this one has not.
+func (r *Runc) figureBinds() (bs []runtime.Bind) {
+	for _, f := range r.cfg.Figures.Files {
+		source := filepath.Join(r.cfg.Figures.Dir, f)
+		if _, err := os.Stat(source); r.cfg.Figures.Dir == "" || err != nil {
+			source = f
+		}
+		bs = append(bs, runtime.Bind{Path: f, Source: source})
+	}
+	return bs
+}
+
 // cgroupTop is what containers have at /sys/fs/cgroup on hosts with cgroup v1.
 func (r *Runc) cgroupTop() string { return filepath.Join(r.cfg.Bundles, ".cgroup") }
 
@@ -148,5 +173,5 @@ func (r *Runc) Checkpoint(root, cgroup string) ([]runtime.Bind, []string) {
 			binds = append(binds, runtime.Bind{Path: m.Destination, Source: m.Source})
 		}
 	}
-	return binds, masked()
+	return append(binds, r.figureBinds()...), masked()
 }

@@ -102,6 +102,10 @@ func config(m *machine, s *state) agent.Config {
 	c.Gossip = agent.GossipConfig{Bind: m.Address + ":7946", Advertise: m.Address + ":7946"}
 	c.DataDir, c.RunDir = dataDir, runDir
 	c.Capacity = agent.CapacityConfig{CPUs: s.CPUs, RAM: agent.Size(s.RAM), Disk: agent.Size(s.Disk)}
+	if len(s.Storage) > 0 {
+		c.Storage.Driver = s.Storage[min(slices.Index(s.Machines, m), len(s.Storage)-1)]
+		c.Storage.Size = agent.Size(max(s.Disk, 1<<30))
+	}
 	c.Network.Uplink, c.Network.Pool, c.Network.Gateway = "eth0", pool, gateway
 	c.Network.PoolFirst, c.Network.PoolLast = poolFirst, poolLast
 	return c

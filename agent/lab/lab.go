@@ -44,6 +44,7 @@ type Options struct {
 	CPUs     float64  // cores that each host offers; 0: its share of the machine
 	RAM      int64    // bytes that each host offers; 0: its share
 	Disk     int64    // bytes that each host offers; 0: its share
+	Storage  []string // driver of each host, the last one of the others too; empty: the default one
 	Binary   string   // vzcluster itself, whose lab-init the hosts run; empty: the running program
 	Faults   bool     // the agents do the harm that the files in FaultDir ask for
 	Agent    []string // what each host runs; empty: the agent, and Up forms the cluster

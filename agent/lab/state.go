@@ -26,6 +26,7 @@ type state struct {
 	CPUs      float64    `json:"cpus"`
 	RAM       int64      `json:"ram"`
 	Disk      int64      `json:"disk"`
+	Storage   []string   `json:"storage,omitempty"`
 	LAN       proc       `json:"lan"`
 	Machines  []*machine `json:"machines"`
 	Partition []string   `json:"partition,omitempty"`
@@ -91,7 +92,7 @@ func procStat(pid int) (start uint64, status string, err error) {
 
 func newState(dir string, o Options) (*state, error) {
 	s := &state{
-		Name: o.Name, Root: o.Dir, Binary: o.Binary, Agent: o.Agent, Faults: o.Faults, CPUs: o.CPUs, RAM: o.RAM, Disk: o.Disk, dir: dir,
+		Name: o.Name, Root: o.Dir, Binary: o.Binary, Agent: o.Agent, Faults: o.Faults, CPUs: o.CPUs, RAM: o.RAM, Disk: o.Disk, Storage: o.Storage, dir: dir,
 	}
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err

@@ -66,7 +66,7 @@ func (e *env) diagnose(c *cli.Context) ([]api.Finding, error) {
 // hostDoctor returns what looks at this host for an agent with a (resolved) configuration: agent.Deps.Doctor.
 func hostDoctor(cfg agent.Config, file string) func(context.Context) []api.Finding {
 	c := doctor.Config{
-		File: file, DataDir: cfg.DataDir, Runc: cfg.Runtime.Runc, CRIU: cfg.Runtime.CRIU, LXCFS: cfg.Runtime.LXCFS,
+		File: file, DataDir: cfg.DataDir, Storage: cfg.Storage.Driver, Runc: cfg.Runtime.Runc, CRIU: cfg.Runtime.CRIU, LXCFS: cfg.Runtime.LXCFS,
 		Bridge: cfg.Network.Bridge, Uplink: cfg.Network.Uplink, NAT: cfg.Network.NAT, Group: cfg.Group,
 	}
 	return func(ctx context.Context) []api.Finding {

@@ -30,6 +30,7 @@ func labCommand(e *env) *cli.Command {
 				&cli.StringFlag{Name: "host-cpus", Value: "0", Usage: "`CORES` that each host offers, 0: its share of the machine"},
 				&cli.StringFlag{Name: "host-ram", Value: "0", Usage: "memory `SIZE` that each host offers, 0: its share"},
 				&cli.StringFlag{Name: "host-disk", Value: "0", Usage: "disk `SIZE` that each host offers, 0: its share"},
+				&cli.StringFlag{Name: "storage", Usage: "storage `DRIVER` of the hosts, or a list with one for each, as overlay,image,btrfs"},
 			),
 			cmd("down", "remove the lab and everything in it", "", e.labDown),
 			cmd("status", "show the machines of the lab", "", e.withLab(0, e.labStatus)),
@@ -116,6 +117,9 @@ func (e *env) labUp(c *cli.Context) error {
 	}
 	if o.Disk, err = flagValue(c, "host-disk", parseAmount); err != nil {
 		return err
+	}
+	if s := c.String("storage"); s != "" {
+		o.Storage = strings.Split(s, ",")
 	}
 	start := time.Now()
 	l, err := lab.Up(c.Context, o)

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -31,15 +29,18 @@ func templateCommand(e *env) *cli.Command {
 				}),
 			},
 			{
-				Name: "import", Usage: "make a template of an archive (tar, maybe gz, xz or zst), of a directory, or of stdin (-)", ArgsUsage: "NAME FILE|DIR|-",
+				Name: "import", Usage: "make a template of an archive, a directory or an OCI image", ArgsUsage: "NAME FILE|DIR|docker://IMAGE|-",
+				Description: "It takes a tar of a root file system (plain, gz, xz, zst; a cached template of OpenVZ is one), a directory with\n" +
+					"one, stdin (-), and OCI images: what `docker save` wrote, a layout (directory or tar), or one of a registry.\n" +
+					"Example: vzcluster template import alpine docker://docker.io/library/alpine:3.22",
 				Action: e.with(2, 2, e.importTemplate),
 			},
 			{
 				Name: "build", Usage: "make a template from packages, here, and send it to the cluster", ArgsUsage: "NAME",
-				Description: "NAME is debian-12, debian-13 or busybox, or a name of your own together with --suite.",
+				Description: "NAME is " + strings.Join(image.Recipes(), ", ") + ", or a name of your own together with --suite.",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "include", Usage: "more `PACKAGES` of Debian, separated by commas"},
-					&cli.StringFlag{Name: "suite", Usage: "build `RECIPE` (debian-12, debian-13, busybox) under the name NAME"},
+					&cli.StringFlag{Name: "include", Usage: "more `PACKAGES` of the distribution, separated by commas"},
+					&cli.StringFlag{Name: "suite", Usage: "build `RECIPE` under the name NAME"},
 					&cli.BoolFlag{Name: "fresh", Usage: "build again even if the cache has it"},
 				},
 				Action: e.buildTemplate,
@@ -115,22 +116,13 @@ func (e *env) sendTemplate(ctx context.Context, c *cli.Context, cl *api.Client, 
 	return e.show(c, t, templateView([]cluster.Template{t}))
 }
 
-// open opens a file or stdin; a directory is read as the archive of its tree.
-func (e *env) open(ctx context.Context, path string) (io.ReadCloser, error) {
-	if path == "-" {
+// open opens what a template is made of; - is stdin.
+func (e *env) open(ctx context.Context, from string) (io.ReadCloser, error) {
+	if from == "-" {
 		return io.NopCloser(e.stdin), nil
 	}
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+	if image.RegistrySource(from) {
+		e.progress("getting %s", from)
 	}
-	if !st.IsDir() {
-		if !st.Mode().IsRegular() {
-			return nil, fmt.Errorf("it is neither a file nor a directory")
-		}
-		return os.Open(path)
-	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(image.TarDir(ctx, path, w)) }()
-	return r, nil
+	return image.OpenSource(ctx, from, image.OpenOptions{})
 }

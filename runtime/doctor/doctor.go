@@ -19,6 +19,7 @@ type Finding struct {
 type Config struct {
 	File    string // the configuration file, for remedies
 	DataDir string
+	Storage string // driver of private layers
 	Runc    string // path
 	CRIU    string // path
 	LXCFS   string // path
@@ -38,7 +39,7 @@ type Facts struct {
 	Check    string // what `criu check` complains of, empty: nothing
 	Runc     Program
 	LXCFS    string   // path; empty: there is none
-	Missing  []string // programs that are not in PATH, of those in optionalPrograms
+	Missing  []string // programs that are not in PATH, of those in optionalPrograms and storagePrograms
 	Cgroup   Cgroup
 	RunFS    string           // file system of /run
 	Sysctls  map[string]int64 // absent: this kernel has no such limit
@@ -111,7 +112,7 @@ func Evaluate(c Config, f Facts) []Finding {
 	all = append(all, kernel(f)...)
 	all = append(all, criu(f), check(f), runc(f), lxcfs(f))
 	all = append(all, programs(f)...)
-	all = append(all, cgroups(f), runDir(f), dataDir(c, f), group(c, f))
+	all = append(all, cgroups(f), runDir(f), dataDir(c, f), storage(c, f), group(c, f))
 	all = append(all, sysctls(f)...)
 	return append(all, network(c, f)...)
 }

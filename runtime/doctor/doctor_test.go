@@ -53,6 +53,7 @@ func TestFindings(t *testing.T) {
 		{"no idmap", func(_ *Config, f *Facts) { f.Features[IDMap] = "not on nfs" }, "idmapped mounts", false, "not on nfs", "data_dir"},
 		{"no userns", func(_ *Config, f *Facts) { f.Features[UserNamespace] = "no" }, "user namespaces", false, "no", "max_user_namespaces"},
 		{"no soft dirty", func(_ *Config, f *Facts) { f.Features[SoftDirty] = "no" }, "soft-dirty", true, "no", "CONFIG_MEM_SOFT_DIRTY"},
+		{"no mkfs for a pool", func(c *Config, f *Facts) { c.Storage, f.Missing = "btrfs", []string{"mkfs.btrfs"} }, "storage", false, "mkfs.btrfs is not", "vzcluster setup"},
 		{"no uffd", func(_ *Config, f *Facts) { f.Features[Userfault] = "no" }, "userfaultfd", true, "no", ""},
 		{"no criu", func(_ *Config, f *Facts) { f.CRIU = Program{} }, "criu", false, "not found", "vzcluster setup"},
 		{"criu dies", func(_ *Config, f *Facts) { f.CRIU.Error = "vdso" }, "criu", false, "does not run: vdso", "vzcluster setup"},

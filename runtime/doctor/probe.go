@@ -38,6 +38,11 @@ func Probe(ctx context.Context, c Config) Facts {
 			f.Missing = append(f.Missing, p.name)
 		}
 	}
+	for _, p := range storagePrograms() {
+		if _, err := exec.LookPath(p); err != nil {
+			f.Missing = append(f.Missing, p)
+		}
+	}
 	for _, l := range append(limits(), limit{key: forwarding}) {
 		if n, ok := sysctl(l.key); ok {
 			f.Sysctls[l.key] = n

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,30 @@ const DefaultCacheDir = "/var/cache/vzcluster/templates"
 // base is what a system container needs beyond a minimal Debian.
 var base = []string{"systemd-sysv", "dbus", "iproute2", "procps", "openssh-server"}
 
+// distribution is what can be built from packages.
+type distribution struct {
+	title, suite        string
+	mirror              string // empty: that of mmdebstrap, Debian's
+	keyring, components string // of another distribution than Debian
+}
+
+func distributions() map[string]distribution {
+	ubuntu := func(version, suite string) distribution {
+		return distribution{
+			"Ubuntu " + version, suite, "http://archive.ubuntu.com/ubuntu", "/usr/share/keyrings/ubuntu-archive-keyring.gpg", "main,universe",
+		}
+	}
+	return map[string]distribution{
+		"debian-12": {title: "Debian bookworm", suite: "bookworm"}, "debian-13": {title: "Debian trixie", suite: "trixie"},
+		"ubuntu-22.04": ubuntu("22.04", "jammy"), "ubuntu-24.04": ubuntu("24.04", "noble"),
+	}
+}
+
+// Recipes are the names that Build knows.
+func Recipes() []string {
+	return append(slices.Sorted(maps.Keys(distributions())), "busybox")
+}
+
 // recipe changes when the same packages are to give another archive; it is part of the cache's key.
 const recipe = "1"
 
@@ -38,7 +63,7 @@ type BuildOptions struct {
 	Log      io.Writer // gets lines for people; nil: nobody does
 }
 
-// Build makes the archive of a known template on this machine and returns its path: "debian-12" and "debian-13" with
+// Build makes the archive of a known template on this machine and returns its path: Debian and Ubuntu with
 // mmdebstrap from the network, "busybox" from this machine's static busybox. A result that is cached is used again,
 // and the log says how old it is.
 func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
@@ -54,13 +79,10 @@ func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
 	}
 	var path string
 	var err error
-	switch name {
-	case "debian-12":
-		path, err = debian(ctx, name, "bookworm", o)
-	case "debian-13":
-		path, err = debian(ctx, name, "trixie", o)
-	case "busybox":
+	if name == "busybox" {
 		path, err = busybox(ctx, o)
+	} else {
+		path, err = bootstrap(ctx, name, distributions()[name], o)
 	}
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
@@ -70,14 +92,13 @@ func Build(ctx context.Context, name string, o BuildOptions) (string, error) {
 
 // CheckBuild says what is wrong with a recipe's name and the packages to include, as far as that is known beforehand.
 func CheckBuild(name string, include []string) error {
-	switch name {
-	case "debian-12", "debian-13":
-	case "busybox":
-		if len(include) > 0 {
-			return errors.New("busybox has no packages, so nothing can be included")
-		}
-	default:
-		return fmt.Errorf("there is no recipe named %q: debian-12, debian-13 and busybox can be built, anything else can be imported from a file", name)
+	_, known := distributions()[name]
+	switch {
+	case known:
+	case name != "busybox":
+		return fmt.Errorf("there is no recipe named %q: %s can be built, anything else can be imported from a file or an OCI image", name, strings.Join(Recipes(), ", "))
+	case len(include) > 0:
+		return errors.New("busybox has no packages, so nothing can be included")
 	}
 	for _, p := range include {
 		if !regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`).MatchString(p) {
@@ -87,12 +108,12 @@ func CheckBuild(name string, include []string) error {
 	return nil
 }
 
-// debian builds a Debian suite with its packages.
-func debian(ctx context.Context, name, suite string, o BuildOptions) (string, error) {
+// bootstrap builds a distribution with its packages.
+func bootstrap(ctx context.Context, name string, d distribution, o BuildOptions) (string, error) {
 	packages := append(slices.Clone(base), o.Include...)
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
-	path := cached(o.CacheDir, name, append(packages, suite, recipe)...)
+	path := cached(o.CacheDir, name, append(packages, d.suite, recipe)...)
 	if info, err := os.Stat(path); err == nil && !o.Fresh {
 		fmt.Fprintf(o.Log, "%s: using %s, built %s ago (--fresh builds it anew)\n", name, path, age(time.Since(info.ModTime())))
 		return path, nil
@@ -100,27 +121,45 @@ func debian(ctx context.Context, name, suite string, o BuildOptions) (string, er
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return "", errors.New("mmdebstrap is not installed: apt-get install mmdebstrap")
 	}
-	fmt.Fprintf(o.Log, "%s: building %s with mmdebstrap from %s\n", name, suite, strings.Join(packages, ", "))
-	args := []string{"--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
-	for _, dir := range []string{"man", "info", "locale", "doc"} { // nobody reads them in a container; licences stay
-		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
+	if _, err := os.Stat(d.keyring); d.keyring != "" && err != nil {
+		return "", fmt.Errorf("the keys of %s are not here: apt-get install ubuntu-archive-keyring (in Ubuntu: ubuntu-keyring)", d.title)
 	}
-	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=path-include=/usr/share/locale/locale.alias", suite, "-")
+	fmt.Fprintf(o.Log, "%s: building %s with mmdebstrap from %s\n", name, d.suite, strings.Join(packages, ", "))
 	return path, save(path, func(w io.Writer) error {
 		var said bytes.Buffer
-		cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+		cmd := exec.CommandContext(ctx, "mmdebstrap", mmdebstrap(d, packages)...)
 		cmd.Stdout, cmd.Stderr = w, &said
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it cleans up after itself
 		cmd.WaitDelay = 10 * time.Second
 		defer patience(o.Log, 10*time.Second)()
 		if err := cmd.Run(); err != nil {
 			if missing := unknownPackages(said.String()); len(missing) > 0 {
-				return fmt.Errorf("%s has no package %s", "Debian "+suite, strings.Join(missing, ", "))
+				return fmt.Errorf("%s has no package %s", d.title, strings.Join(missing, ", "))
 			}
 			return fmt.Errorf("mmdebstrap failed (%w): %s", err, complaint(said.String()))
 		}
 		return nil
 	})
+}
+
+// mmdebstrap is its command line for a distribution.
+func mmdebstrap(d distribution, packages []string) []string {
+	args := []string{"--mode=root", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
+	for _, dir := range []string{"man", "info", "locale", "doc"} { // nobody reads them in a container; licences stay
+		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+dir+"/*")
+	}
+	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=path-include=/usr/share/locale/locale.alias")
+	if d.keyring != "" {
+		args = append(args, "--keyring="+d.keyring)
+	}
+	if d.components != "" {
+		args = append(args, "--components="+d.components)
+	}
+	args = append(args, d.suite, "-")
+	if d.mirror != "" {
+		args = append(args, d.mirror)
+	}
+	return args
 }
 
 // patience says again and again that the work goes on, until the returned function is called.

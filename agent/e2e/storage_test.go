@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/agent/lab"
+	"github.com/vzcluster/vzcluster/runtime/storage"
+)
+
+// storageLab makes a lab with a host of each storage driver.
+func storageLab(t *testing.T, name string) *kit {
+	t.Helper()
+	skipUnlessAble(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	o := shared.options(name+"-", len(storage.Drivers()))
+	o.Storage = storage.Drivers()
+	l, err := lab.Up(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	downAfter(t, l)
+	k := &kit{t, l}
+	k.explainFailure()
+	return k
+}
+
+// TestStorageDrivers has a container with a connection go around hosts with different drivers: it keeps its files, and
+// its limit where that is one; and its layer is found again by an agent that was killed.
+func TestStorageDrivers(t *testing.T) {
+	k := storageLab(t, "storage")
+	k.run("roams", "busybox", "--disk", "64M", "--host", "host2")
+	talks := k.run("talks", "busybox", "--disk", "64M", "--host", "host2") // its server ends when its disk is full
+	k.serveCounter(talks)
+	client := k.count(address(talks) + ":" + port)
+	move := func(to string) {
+		t.Helper()
+		k.vz("migrate", "roams", to)
+		k.vz("migrate", "talks", to)
+		client.goesOn()
+	}
+	over := func(size int) bool {
+		said := k.inside("roams", fmt.Sprintf("dd if=/dev/zero of=/big bs=1M count=%d conv=fsync 2>/dev/null && echo fits; rm -f /big; sync", size))
+		return !strings.Contains(said, "fits")
+	}
+	if !over(90) || over(40) {
+		t.Error("an image does not hold the limit")
+	}
+	k.inside("roams", "echo written on an image > /root/note; chown 7:8 /root/note; rm /etc/os-release")
+	move("host3")
+	if !over(90) || over(40) {
+		t.Error("after it came from an image, btrfs does not hold the limit")
+	}
+	k.vz("set", "roams", "--disk", "128M")
+	if over(90) || !over(150) {
+		t.Error("the limit did not grow live on btrfs")
+	}
+	k.refused(7, []string{"in use"}, "set", "roams", "--disk", "4K")
+	k.killAgent("host3")
+	move("host1")
+	if over(150) {
+		t.Error("a plain folder has a limit")
+	}
+	move("host2")
+	if got := k.inside("roams", "cat /root/note; stat -c %u:%g /root/note; ls /etc/os-release 2>/dev/null; df -m / | tail -1 | awk '$2 < 140 {print \"limited\"}'"); got != "written on an image\n7:8\nlimited" {
+		t.Errorf("after all moves it has %q", got)
+	}
+	client.stop()
+	k.vz("stop", "roams")
+	k.vz("set", "roams", "--disk", "64M")
+	k.vz("start", "roams")
+	if !over(90) || k.show("roams").Limits.Disk != 64<<20 {
+		t.Error("the limit did not shrink at the next start")
+	}
+	for _, f := range ask[[]api.Finding](k, "doctor") {
+		if f.Name == "storage" && !strings.Contains(f.Found, "overlay") {
+			t.Errorf("the doctor of host1 says %q", f.Found)
+		}
+	}
+}
+
+// killAgent kills a host's agent and returns when the next one answers.
+func (k *kit) killAgent(host string) {
+	k.t.Helper()
+	if err := k.lab.Kill(k.t.Context(), host, false); err != nil {
+		k.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(k.t.Context(), recovery)
+	defer cancel()
+	if err := k.lab.WaitReady(ctx, host); err != nil {
+		k.t.Fatal(err)
+	}
+}

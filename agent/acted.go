@@ -74,6 +74,14 @@ func (r *reconciler) forget(id int) error {
 	return nil
 }
 
+// settleBoot notes that the boot of the host means nothing for a container.
+func (r *reconciler) settleBoot(id int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settledBoot[id] = true
+	r.announce()
+}
+
 // announce wakes those who wait for a record to change; r.mu is held.
 func (r *reconciler) announce() {
 	close(r.changed)

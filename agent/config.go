@@ -33,6 +33,7 @@ type Config struct {
 	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
 	Trash     TrashConfig       `yaml:"trash" doc:"containers that were destroyed, kept in case that was a mistake"`
 	Storage   StorageConfig     `yaml:"storage" doc:"where private layers lie; to change the driver, move the containers away first"`
+	Shutdown  string            `yaml:"shutdown" doc:"what vzcluster shutdown does to what runs here: suspend, or stop what cannot be; or stop"`
 	Network   NetworkConfig     `yaml:"network" doc:"the bridge that containers are plugged into, and their addresses"`
 	Runtime   RuntimeConfig     `yaml:"runtime" doc:"programs and cgroup of the containers"`
 	Log       LogConfig         `yaml:"log" doc:"the agent's own log, on stderr"`
@@ -121,7 +122,7 @@ func DefaultConfig() Config {
 		Group:   "vzcluster",
 		Labels:  map[string]string{},
 		Keep:    KeepConfig{Minutes: 10, Disk: 8 << 30},
-		Trash:   TrashConfig{Hours: 24},
+		Trash:   TrashConfig{Hours: 24}, Shutdown: shutdownSuspend,
 		Storage: StorageConfig{Driver: "overlay"},
 		Network: NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
 		Runtime: RuntimeConfig{CgroupParent: "vz"},
@@ -207,6 +208,9 @@ func (c Config) Validate() error {
 	}
 	if c.Trash.Hours < 0 {
 		return errors.New("trash.hours must not be negative")
+	}
+	if c.Shutdown != shutdownSuspend && c.Shutdown != shutdownStop {
+		return fmt.Errorf("shutdown: %q is neither suspend nor stop", c.Shutdown)
 	}
 	if c.Network.Bridge == "" {
 		return errors.New("network.bridge must not be empty")

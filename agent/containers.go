@@ -212,7 +212,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel, Firewall: req.Firewall}
+	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, OnBoot: req.OnBoot, BootOrder: req.BootOrder, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel, Firewall: req.Firewall}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits

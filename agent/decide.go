@@ -13,6 +13,7 @@ type local struct {
 	Task    bool // a local operation is to be carried out on it
 	Memory  runtime.Suspension
 	Network string // the fingerprint of the NICs that it should have
+	Fresh   bool   // its host has booted, and nothing was done for it since
 	Acted   acted
 }
 
@@ -54,6 +55,8 @@ const (
 	doDestroy verb = "destroy" // delete it, then its record
 	doSuspend verb = "suspend" // write its memory to disk and end it
 	doForget  verb = "forget"  // delete the memory of one that is suspended
+	doWake    verb = "wake"    // have it started, because its host has booted
+	doHalt    verb = "halt"    // say that it is not to run any more
 	doTask    verb = "task"    // carry a local operation out
 	doDrop    verb = "drop"    // another host's, or nobody's: ask the leader, then delete the copy
 )
@@ -95,6 +98,9 @@ func decide(host string, c *cluster.Container, l local) action {
 		}
 		return getRunning(c, l)
 	}
+	if l.Fresh && c.OnBoot == cluster.BootYes && !l.Running && !c.InTrash() {
+		return action{Do: doWake}
+	}
 	if c.Desired == cluster.WantSuspended {
 		return getSuspended(c, l)
 	}
@@ -104,7 +110,19 @@ func decide(host string, c *cluster.Container, l local) action {
 	case l.Memory != "":
 		return action{Do: doForget}
 	}
+	if c.State == cluster.Stopped { // why stays told
+		return action{Do: doNothing}
+	}
 	return report(c, cluster.Stopped, "")
+}
+
+// stayOff is for a container that ran and is not to be started when its host boots.
+func stayOff(l local) action {
+	state := cluster.Stopped
+	if l.Memory == runtime.Suspended {
+		state = cluster.Suspended
+	}
+	return action{Do: doHalt, State: state, Detail: "not started at its host's boot"}
 }
 
 // getSuspended also finds what ended before it could be suspended: that is stopped, and starts from its disk.
@@ -147,6 +165,10 @@ func keepRunning(c *cluster.Container, l local) action {
 
 func getRunning(c *cluster.Container, l local) action {
 	switch {
+	case l.Fresh && c.OnBoot == cluster.BootNo:
+		return stayOff(l)
+	case l.Memory == runtime.Suspended:
+		return action{Do: doStart}
 	case l.Memory == runtime.Resuming && l.Acted.Generation == 0:
 		return action{Do: doStart, Detail: "started again from disk: its host went down while it was resumed"}
 	case l.Acted.Generation == 0 && c.State == cluster.Running: // since this host booted nothing was done for it

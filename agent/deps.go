@@ -47,8 +47,8 @@ type Engine interface {
 	Status(id int) (runtime.Status, error)
 	// List returns the CTIDs that leave any trace on this host: a layer, a cgroup.
 	List() ([]int, error)
-	// Wait returns nil when the container's init has ended, or the context's error.
-	Wait(ctx context.Context, id int) error
+	// WaitEnd returns when the container's init has ended, and how, or the context's error.
+	WaitEnd(ctx context.Context, id int) (runtime.End, error)
 	// Exec runs a command inside and returns its exit code.
 	Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error)
 	// Log opens the boot log; fs.ErrNotExist when there is none. It was written by the container: the file is a plain

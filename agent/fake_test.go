@@ -29,11 +29,13 @@ type fakeEngine struct {
 	mu      sync.Mutex
 	cts     map[int]*fakeContainer
 	starts  int
-	resumed bool  // the last start was from memory
-	hanging int   // exec sessions that do not end by themselves
-	fail    error // of Start
-	refuse  error // of Update
-	stubbor bool  // containers do not end when they are asked to
+	resumed bool        // the last start was from memory
+	how     runtime.End // that containers say when they end
+	order   []string    // of starts
+	hanging int         // exec sessions that do not end by themselves
+	fail    error       // of Start
+	refuse  error       // of Update
+	stubbor bool        // containers do not end when they are asked to
 }
 
 type fakeContainer struct {
@@ -67,6 +69,7 @@ func (e *fakeEngine) Start(_ context.Context, spec runtime.Spec) error {
 		return nil
 	}
 	e.starts++
+	e.order = append(e.order, spec.Name)
 	e.resumed = os.Remove(filepath.Join(e.MemoryDir(spec.ID), "pages.img")) == nil
 	if err := os.RemoveAll(e.MemoryDir(spec.ID)); err != nil {
 		return err
@@ -179,18 +182,19 @@ func (e *fakeEngine) List() ([]int, error) {
 	return ids, nil
 }
 
-func (e *fakeEngine) Wait(ctx context.Context, id int) error {
+func (e *fakeEngine) WaitEnd(ctx context.Context, id int) (is runtime.End, err error) {
 	e.mu.Lock()
 	c := e.cts[id]
 	e.mu.Unlock()
 	if c == nil {
-		return nil
+		return "", nil
 	}
 	select {
 	case <-c.ended:
-		return nil
+		e.set(func(e *fakeEngine) { is = e.how })
+		return is, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 }
 

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
 )
 
 // relistEvery is how often the reconciler looks for copies that nothing else has told it of.
@@ -29,13 +31,17 @@ type reconciler struct {
 	boot   string
 	starts chan struct{} // a semaphore
 
-	mu      sync.Mutex
-	acted   map[int]acted
-	traces  map[int]bool
-	jobs    map[int]*job
-	waiting map[int]bool
-	kills   map[int]kill
-	changed chan struct{} // closed and replaced when an acted record changes
+	mu          sync.Mutex
+	acted       map[int]acted
+	traces      map[int]bool
+	jobs        map[int]*job
+	waiting     map[int]bool
+	ends        map[int]runtime.End // of those that were waited for
+	booting     bool                // this is the first agent since the host booted
+	settledBoot map[int]bool        // that boot means nothing for them
+	quiet       atomic.Bool         // the host goes down: nothing is started any more
+	kills       map[int]kill
+	changed     chan struct{} // closed and replaced when an acted record changes
 }
 
 // job is a container that is being worked on.
@@ -54,10 +60,10 @@ func newReconciler(m *member) (*reconciler, error) {
 		m: m, dir: filepath.Join(m.cfg.RunDir, "containers"), boot: strings.TrimSpace(string(boot)),
 		starts: make(chan struct{}, maxStarts),
 		acted:  map[int]acted{}, traces: map[int]bool{}, jobs: map[int]*job{}, waiting: map[int]bool{},
-		kills:   map[int]kill{},
+		kills: map[int]kill{}, ends: map[int]runtime.End{}, settledBoot: map[int]bool{},
 		changed: make(chan struct{}),
 	}
-	return r, r.load()
+	return r, errors.Join(r.load(), r.noteBoot())
 }
 
 // run watches the replica and the host until ctx ends.
@@ -250,7 +256,7 @@ func (r *reconciler) watch(id int) {
 	}
 	r.waiting[id] = true
 	r.m.spawn("wait", func(ctx context.Context) error {
-		err := r.m.deps.Engine.Wait(ctx, id)
+		end, err := r.m.deps.Engine.WaitEnd(ctx, id)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			r.m.log.Warn("the end of a container cannot be waited for", "container", id, "error", err)
 			select { // do not spin
@@ -260,6 +266,8 @@ func (r *reconciler) watch(id int) {
 		}
 		r.mu.Lock()
 		delete(r.waiting, id)
+		r.ends[id] = end
+		r.announce()
 		r.mu.Unlock()
 		if ctx.Err() == nil {
 			r.poke(id)

@@ -53,6 +53,7 @@ func (a *Agent) routes() http.Handler {
 	}
 	local(api.RouteInit, a.handleInit)
 	local(api.RouteJoinCluster, a.handleJoin)
+	local(api.RouteShutdown, a.handleShutdown)
 	mux.HandleFunc(api.RouteDoctor, func(w http.ResponseWriter, r *http.Request) { respond(w, a.doctor(r.Context()), nil) })
 	mux.HandleFunc(api.RouteStatus, a.handleStatus)
 

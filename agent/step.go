@@ -23,6 +23,9 @@ const (
 
 // step brings one container one transition further. More means that another step is due at once.
 func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
+	if r.quiet.Load() { // the host goes down
+		return false, nil
+	}
 	s := r.m.store.State()
 	c := s.Container(id)
 	l, err := r.look(s, id)
@@ -30,12 +33,20 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 		return false, err
 	}
 	mine := c != nil && c.Host == r.m.name
+	if mine && l.Fresh { // what a boot means is decided once, and the replica here has just begun to fill
+		if c, err = r.m.read(ctx, id); err != nil {
+			return false, err
+		}
+	}
 	if mine && l.Running {
 		r.watch(id)
 	}
 	a := decide(r.m.name, c, l)
 	if a.Do != doNothing {
 		r.m.log.Debug("container", "id", id, "do", a.Do, "state", a.State)
+	}
+	if mine && l.Fresh && a.Do != doStart && a.Do != doWake && a.Do != doHalt {
+		r.settleBoot(id)
 	}
 	switch a.Do {
 	case doAdopt:
@@ -53,6 +64,11 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	case doReport:
 		_, err := r.report(ctx, c, a.State, a.Detail)
 		return false, err
+	case doWake, doHalt:
+		if a.Do == doWake {
+			return true, r.wake(ctx, c)
+		}
+		return true, r.halt(ctx, c, a.State, a.Detail)
 	case doSuspend:
 		return true, r.suspend(ctx, c)
 	case doForget:
@@ -87,7 +103,7 @@ func (r *reconciler) look(s *cluster.State, id int) (local, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return local{
-		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Network: network, Memory: memory, Task: s.ActiveTask(id) != nil,
+		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Network: network, Memory: memory, Fresh: r.fresh(id), Task: s.ActiveTask(id) != nil,
 		Moving: busy || op != nil && (op.From == r.m.name || op.To == r.m.name),
 	}, nil
 }
@@ -122,6 +138,7 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, f
 	if now == nil || decide(r.m.name, now, l).Do != doStart {
 		return r.m.store.State().Container(c.ID) != c, nil // otherwise the change is still on its way here
 	}
+	r.turn(ctx, c)
 	select {
 	case r.starts <- struct{}{}:
 		defer func() { <-r.starts }()
@@ -232,16 +249,6 @@ func (r *reconciler) takeKill(id int) bool {
 type kill struct {
 	wanted bool
 	cut    context.CancelFunc // ends the asking of a stop under way; nil without one
-}
-
-// bury frees what is left of a container whose init ended by itself.
-func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
-	if err := r.m.deps.Engine.Stop(ctx, c.ID, false, 0); err != nil {
-		return err
-	}
-	a := r.actedOn(c.ID)
-	a.Failed = "its init ended by itself; 'vzcluster logs' may tell why"
-	return r.note(c.ID, a)
 }
 
 // update brings changed limits to the kernel. A refusal is noted, for whoever waits for the change.

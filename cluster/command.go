@@ -183,13 +183,15 @@ type SetDesired struct {
 // SetContainer changes what is not nil, all or nothing. Result: *Container. Labels are merged, an empty value removes
 // one. Growth that does not fit on the owner is ErrNoFit, as are rules that do not allow the container where it is.
 type SetContainer struct {
-	ID       int
-	Limits   *Limits
-	Name     *string
-	Hostname *string
-	Text     *string
-	Labels   map[string]string
-	Rules    *Rules `json:",omitempty"`
+	ID        int
+	Limits    *Limits
+	Name      *string
+	Hostname  *string
+	Text      *string
+	OnBoot    *OnBoot `json:",omitempty"`
+	BootOrder *int    `json:",omitempty"`
+	Labels    map[string]string
+	Rules     *Rules `json:",omitempty"`
 
 	IP    *string  `json:",omitempty"` // as for CreateContainer: all of the first NIC's addresses, those it has are kept for auto
 	IPAdd []string `json:",omitempty"` // beside those that it has
@@ -207,6 +209,8 @@ type ReportContainer struct {
 	Detail     string
 	Restarted  bool   // it has to be started from disk after a fault
 	Resumed    bool   // it could not be suspended, and is wanted running again
+	Halted     bool   `json:",omitempty"` // it ended by its own will, or is not to be started at boot: it is wanted stopped
+	Booted     bool   `json:",omitempty"` // its host has booted, and it is to be started then
 	Operation  string // the migration that met the fault: its restart is counted once, however often it is reported; empty: its host went down
 }
 

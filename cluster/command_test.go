@@ -27,7 +27,7 @@ func everyCommand() []Command {
 		create(101, "h1"),
 		SetDesired{101, WantRunning, true, 7},
 		SetContainer{ID: 101, Limits: &limits, Name: &name},
-		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true, true, "m"},
+		ReportContainer{101, "h1", math.MaxUint64, Running, "fine", true, true, true, true, "m"},
 		RemoveContainer{101, "h1", 1},
 		BeginMigration{op},
 		CommitMigration{"m"},

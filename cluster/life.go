@@ -61,3 +61,26 @@ func (c *Container) Snapshot(name string) *Snapshot {
 
 // InTrash says whether the container was destroyed and can still be brought back.
 func (c *Container) InTrash() bool { return !c.Trashed.IsZero() }
+
+// OnBoot says what becomes of a container when its host boots.
+type OnBoot string
+
+// What can become of it.
+const (
+	BootAsBefore OnBoot = ""    // what ran runs again
+	BootYes      OnBoot = "yes" // it is started
+	BootNo       OnBoot = "no"  // it stays stopped
+)
+
+// MaxBootOrder bounds the order in which containers are started.
+const MaxBootOrder = 1000
+
+func checkBoot(c *Container) error {
+	if c.OnBoot != BootAsBefore && c.OnBoot != BootYes && c.OnBoot != BootNo {
+		return Refuse(ErrInvalid, "%q is nothing that can be done at boot; use yes, no or as-before", c.OnBoot)
+	}
+	if c.BootOrder < -MaxBootOrder || c.BootOrder > MaxBootOrder {
+		return Refuse(ErrInvalid, "the boot order must lie between -%d and %d, 0 is normal", MaxBootOrder, MaxBootOrder)
+	}
+	return nil
+}

@@ -107,15 +107,17 @@ type Container struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
 	Created    time.Time         `json:"created"`
-	Restarted  int               `json:"restarted,omitempty"` // times it had to be started from disk after a fault
-	Lost       string            `json:"lost,omitempty"`      // the migration that counted the last of them, until the start is reported
-	Placement  string            `json:"placement,omitempty"` // why it was put where it was created
-	History    []Event           `json:"history,omitempty"`   // what was decided since, the latest last
-	Verdict    *Verdict          `json:"verdict,omitempty"`   // the owner's last preflight; nil: not running, or not looked at yet
-	GraceMS    int64             `json:"grace_ms,omitempty"`  // how long it may take to end before it is killed; 0: the default
-	Text       string            `json:"text,omitempty"`      // what it is good for, in the user's words
-	Snapshots  []Snapshot        `json:"snapshots,omitempty"` // by their age
-	Trashed    time.Time         `json:"trashed,omitzero"`    // when it was destroyed; zero: it was not
+	Restarted  int               `json:"restarted,omitempty"`  // times it had to be started from disk after a fault
+	Lost       string            `json:"lost,omitempty"`       // the migration that counted the last of them, until the start is reported
+	Placement  string            `json:"placement,omitempty"`  // why it was put where it was created
+	History    []Event           `json:"history,omitempty"`    // what was decided since, the latest last
+	Verdict    *Verdict          `json:"verdict,omitempty"`    // the owner's last preflight; nil: not running, or not looked at yet
+	GraceMS    int64             `json:"grace_ms,omitempty"`   // how long it may take to end before it is killed; 0: the default
+	OnBoot     OnBoot            `json:"onboot,omitempty"`     // what becomes of it when its host boots
+	BootOrder  int               `json:"boot_order,omitempty"` // the higher, the earlier
+	Text       string            `json:"text,omitempty"`       // what it is good for, in the user's words
+	Snapshots  []Snapshot        `json:"snapshots,omitempty"`  // by their age
+	Trashed    time.Time         `json:"trashed,omitzero"`     // when it was destroyed; zero: it was not
 }
 
 // Ref names the container in sentences: name (CTID).

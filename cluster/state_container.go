@@ -158,6 +158,15 @@ func (c SetContainer) apply(s *State) (any, error) {
 	if c.Text != nil {
 		ct.Text = *c.Text
 	}
+	if c.OnBoot != nil {
+		ct.OnBoot = *c.OnBoot
+	}
+	if c.BootOrder != nil {
+		ct.BootOrder = *c.BootOrder
+	}
+	if err := checkBoot(&ct); err != nil {
+		return nil, err
+	}
 	if c.Name != nil {
 		ct.Name = *c.Name
 		if err := s.checkContainerName(ct.ID, ct.Name); err != nil {
@@ -185,7 +194,7 @@ func (c SetContainer) apply(s *State) (any, error) {
 		return nil, err
 	}
 	ct.Labels = mergeLabels(old.Labels, c.Labels)
-	if ct.Name == old.Name && ct.Text == old.Text && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) && ct.sameNetwork(old) {
+	if ct.Name == old.Name && ct.Text == old.Text && ct.OnBoot == old.OnBoot && ct.BootOrder == old.BootOrder && ct.Hostname == old.Hostname && ct.Limits == old.Limits && ct.Rules.Equal(old.Rules) && maps.Equal(ct.Labels, old.Labels) && ct.sameNetwork(old) {
 		return old, nil
 	}
 	s.putContainer(&ct)
@@ -255,6 +264,19 @@ func (s *State) owned(id int, host string, generation uint64) (*Container, error
 	return ct, nil
 }
 
+// wants is what is wanted of a container after the report.
+func (c ReportContainer) wants(old *Container) Desired {
+	switch {
+	case c.Resumed && old.Desired == WantSuspended, c.Booted && (old.Desired == WantStopped || old.Desired == WantSuspended) && !old.InTrash():
+		return WantRunning
+	case c.Halted && old.Desired == WantRunning && c.State == Suspended:
+		return WantSuspended
+	case c.Halted && old.Desired == WantRunning:
+		return WantStopped
+	}
+	return old.Desired
+}
+
 func (c ReportContainer) apply(s *State) (any, error) {
 	old, err := s.owned(c.ID, c.Host, c.Generation)
 	if err != nil {
@@ -281,9 +303,9 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	case c.Restarted && c.State == Running, c.Operation == "" && (c.State == Starting || c.State == Stopped):
 		lost = "" // any other report may be of what the fault has left
 	}
-	resume := c.Resumed && old.Desired == WantSuspended
+	want := c.wants(old)
 	same := old.Detail == c.Detail || c.State == Running && c.Detail == "" // why it was restarted stays until its next start
-	if old.State == c.State && same && old.Lost == lost && !count && !resume {
+	if old.State == c.State && same && old.Lost == lost && !count && want == old.Desired {
 		return old, nil
 	}
 	ct := *old
@@ -291,8 +313,11 @@ func (c ReportContainer) apply(s *State) (any, error) {
 	if c.State != Running {
 		ct.Verdict = nil
 	}
-	if resume {
-		ct.Desired = WantRunning
+	if want != old.Desired {
+		ct.Desired = want
+		if !c.Resumed { // it runs on, so that is no other start
+			ct.Epoch++
+		}
 	}
 	if count {
 		ct.Restarted++

@@ -169,6 +169,15 @@ const (
 	Resuming  Suspension = "resuming"  // it is being used up
 )
 
+// End is how a container ended by itself; empty: nobody knows.
+type End string
+
+// The ends.
+const (
+	Rebooted End = "rebooted" // it wants to be started again
+	Halted   End = "halted"   // it was switched off from inside
+)
+
 // Images keeps templates by digest as unpacked, read-only trees (uids unshifted).
 type Images interface {
 	// Path returns the unpacked tree of a template, or ErrNoTemplate.

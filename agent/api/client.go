@@ -424,6 +424,11 @@ func (c *Client) OperationLog(ctx context.Context, id string, w io.Writer) error
 	return nil
 }
 
+// Shutdown suspends or stops what runs on the asked host, which is going down.
+func (c *Client) Shutdown(ctx context.Context, r ShutdownRequest) (ShutdownReply, error) {
+	return get[ShutdownReply](ctx, c, RouteShutdown, r)
+}
+
 // Doctor returns what the asked host has and lacks.
 func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	return get[[]Finding](ctx, c, RouteDoctor, nil)

@@ -24,6 +24,8 @@ type SetRequest struct {
 	Files     *int64            `json:"files,omitempty"`
 	Hostname  *string           `json:"hostname,omitempty"`
 	Name      *string           `json:"name,omitempty"`
+	OnBoot    *cluster.OnBoot   `json:"onboot,omitempty"`
+	BootOrder *int              `json:"boot_order,omitempty"`
 	Text      *string           `json:"text,omitempty"`   // what it is good for
 	Labels    map[string]string `json:"labels,omitempty"` // set; an empty value removes the label
 	Rules     *cluster.Rules    `json:"rules,omitempty"`  // replaces all of them

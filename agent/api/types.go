@@ -55,6 +55,7 @@ const (
 	RouteOwnerExec    = "GET /v1/local/containers/{id}/exec"               // hosts only: exec on the owner
 	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"               // hosts only: logs on the owner
 	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check"             // hosts only: preflight on the owner -> Verdict
+	RouteShutdown     = "POST /v1/shutdown"                                // ShutdownRequest -> ShutdownReply (local socket only)
 	RouteDoctor       = "GET /v1/doctor"                                   // -> []Finding of the asked host
 	RouteNetworks     = "GET /v1/networks"                                 // -> []cluster.Network
 	RouteNetworkAdd   = "POST /v1/networks"                                // cluster.Network -> cluster.Network
@@ -197,6 +198,16 @@ type ActionRequest struct {
 	Force bool          `json:"force"`           // stop, destroy: kill at once; stop: throw the memory of a suspended one away; suspend: end the sessions of exec
 	Now   bool          `json:"now,omitempty"`   // destroy: not into the trash
 	Grace time.Duration `json:"grace,omitempty"` // stop, restart: how long it may take to end before it is killed, 0: 30 s
+}
+
+// ShutdownRequest suspends or stops what runs on the asked host, because that is going down.
+type ShutdownRequest struct {
+	How string `json:"how,omitempty"` // suspend or stop; empty: as the host is configured
+}
+
+// ShutdownReply says how many containers it was about.
+type ShutdownReply struct {
+	Containers int `json:"containers"`
 }
 
 // TaskRequest says how long to wait for something that a container's host does with its disk; the container is locked

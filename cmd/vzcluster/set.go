@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vzcluster/vzcluster/agent/api"
+	"github.com/vzcluster/vzcluster/cluster"
 )
 
 func setCommand(e *env) *cli.Command {
@@ -14,6 +15,8 @@ func setCommand(e *env) *cli.Command {
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
 		Flags: append(slices.Concat(cliLimits(false), ruleFlags(), networkFlags()),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
+			&cli.StringFlag{Name: "onboot", Usage: "when its host boots: `WHAT`, yes, no or as-before"},
+			&cli.IntFlag{Name: "bootorder", Usage: "the higher `N`, the earlier it is started then and the later it is stopped"},
 			&cli.StringFlag{Name: "description", Usage: "`TEXT` that says what it is good for; empty: none"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster"},
 			&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated; K= removes it"},
@@ -59,6 +62,19 @@ func setRequest(c *cli.Context) (r api.SetRequest, err error) {
 		} else if c.IsSet(name) {
 			return r, usagef(c, "%s: it cannot be empty", name)
 		}
+	}
+	if c.IsSet("onboot") {
+		boot := cluster.OnBoot(c.String("onboot"))
+		if boot == "as-before" || boot == "auto" {
+			boot = cluster.BootAsBefore
+		} else if boot == cluster.BootAsBefore {
+			boot = "nothing"
+		}
+		r.OnBoot = &boot
+	}
+	if c.IsSet("bootorder") {
+		n := c.Int("bootorder")
+		r.BootOrder = &n
 	}
 	if c.IsSet("description") {
 		text := c.String("description")

@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/runtime"
+)
+
+// bootWait bounds how long a container waits for those that come before it when its host boots.
+const bootWait = 2 * time.Minute
+
+// bootFile tells that what follows from the host's boot was begun: its name is no container's.
+const bootFile = "booted"
+
+// noteBoot finds out whether this is the first agent since the host booted.
+func (r *reconciler) noteBoot() error {
+	file := filepath.Join(r.dir, bootFile)
+	if b, err := os.ReadFile(file); err == nil && string(b) == r.boot {
+		return nil
+	}
+	r.booting = true
+	if err := os.WriteFile(file, []byte(r.boot), 0o600); err != nil {
+		return fmt.Errorf("that the host has booted cannot be noted: %w", err)
+	}
+	return nil
+}
+
+// fresh says whether a container is as the boot of the host has found it: nothing was done or decided for it since. The
+// replica fills slowly when an agent begins, so that this cannot be asked once for all. r.mu is held.
+func (r *reconciler) fresh(id int) bool {
+	_, did := r.acted[id]
+	return r.booting && !did && !r.settledBoot[id]
+}
+
+// turn waits until the containers that are to be started before this one, when the host boots, have been.
+func (r *reconciler) turn(ctx context.Context, c *cluster.Container) {
+	ctx, cancel := context.WithTimeout(ctx, bootWait)
+	defer cancel()
+	for {
+		noted := r.watchActed()
+		if !r.mustWait(c) {
+			return
+		}
+		select {
+		case <-noted:
+		case <-time.After(10 * r.m.timing.Retry): // what is not wanted any more is not noted
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *reconciler) mustWait(c *cluster.Container) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fresh(c.ID) && slices.ContainsFunc(r.m.store.State().Containers(), func(o *cluster.Container) bool {
+		return o.BootOrder > c.BootOrder && o.Host == r.m.name && o.Operation == "" && o.Desired == cluster.WantRunning && r.fresh(o.ID)
+	})
+}
+
+// halt reports that a container is not to run any more, by its own will or because its host has booted.
+func (r *reconciler) halt(ctx context.Context, c *cluster.Container, state cluster.ContainerState, detail string) error {
+	_, err := r.send(ctx, cluster.ReportContainer{
+		ID: c.ID, Host: r.m.name, Generation: c.Generation, State: state, Detail: detail, Halted: true,
+	})
+	if err == nil {
+		err = r.note(c.ID, acted{Generation: c.Generation, Epoch: c.Epoch + 1})
+	}
+	return err
+}
+
+// wake reports that a container is to be started because its host has booted.
+func (r *reconciler) wake(ctx context.Context, c *cluster.Container) error {
+	state := c.State
+	if state == cluster.Running { // it was not, or its boot would start it anyway
+		state = cluster.Stopped
+	}
+	_, err := r.send(ctx, cluster.ReportContainer{ID: c.ID, Host: r.m.name, Generation: c.Generation, State: state, Booted: true})
+	return err
+}
+
+// bury frees what is left of a container whose init has ended by itself. One that wanted to be started again is, one that was
+// switched off from inside stays off.
+func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
+	end := r.endOf(ctx, c.ID)
+	if err := r.m.deps.Engine.Stop(ctx, c.ID, false, 0); err != nil {
+		return err
+	}
+	switch end {
+	case runtime.Rebooted:
+		r.m.log.Info("a container reboots", "container", c.ID)
+		a := r.actedOn(c.ID)
+		a.Epoch--
+		return r.note(c.ID, a)
+	case runtime.Halted:
+		r.m.log.Info("a container was switched off from inside", "container", c.ID)
+		return r.halt(ctx, c, cluster.Stopped, "it was switched off from inside")
+	}
+	a := r.actedOn(c.ID)
+	a.Failed = "its init ended by itself; 'vzcluster logs' may tell why"
+	return r.note(c.ID, a)
+}
+
+// endTime is how long it may take to learn how a container has ended.
+const endTime = 2 * time.Second
+
+// endOf returns how the container has ended that was waited for, and forgets it.
+func (r *reconciler) endOf(ctx context.Context, id int) runtime.End {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	for {
+		noted := r.watchActed()
+		r.mu.Lock()
+		end, waiting := r.ends[id], r.waiting[id]
+		if !waiting {
+			delete(r.ends, id)
+		}
+		r.mu.Unlock()
+		if !waiting {
+			return end
+		}
+		select {
+		case <-noted:
+		case <-ctx.Done():
+			return ""
+		}
+	}
+}

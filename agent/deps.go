@@ -56,6 +56,8 @@ type Engine interface {
 	Log(id int) (*os.File, error)
 	// Usage says what the container uses now.
 	Usage(id int) (runtime.Usage, error)
+	// Beans counts what the container uses, and how often it met a limit.
+	Beans(id int) ([]runtime.Bean, error)
 }
 
 // Keeper is what local operations need of an Engine: the layer, and what is kept beside it.

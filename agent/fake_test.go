@@ -36,6 +36,7 @@ type fakeEngine struct {
 	fail    error       // of Start
 	refuse  error       // of Update
 	stubbor bool        // containers do not end when they are asked to
+	beans   []runtime.Bean
 }
 
 type fakeContainer struct {
@@ -222,8 +223,15 @@ func (e *fakeEngine) sessions() (n int) {
 	return n
 }
 
-func (e *fakeEngine) Log(id int) (*os.File, error)     { return os.Open(e.log(id)) }
-func (e *fakeEngine) log(id int) string                { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
+func (e *fakeEngine) Log(id int) (*os.File, error) { return os.Open(e.log(id)) }
+func (e *fakeEngine) log(id int) string            { return filepath.Join(e.dir, fmt.Sprintf("%d.log", id)) }
+
+func (e *fakeEngine) Beans(int) ([]runtime.Bean, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.beans, nil
+}
+
 func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{}, nil }
 func (e *fakeEngine) limits(id int) (l runtime.Limits) {
 	e.with(id, func(c *fakeContainer) { l = c.limits })

@@ -33,6 +33,7 @@ type member struct {
 	timing   Timing
 	migrator Migrator // nil: this host cannot migrate
 	rec      *reconciler
+	limits   *limitWatch
 	survey   *surveyor
 	quiet    *log.Logger // of the proxies
 
@@ -97,7 +98,7 @@ func (a *Agent) startMember(id *trust.Identity, seeds ...string) (_ *member, err
 	if a.deps.Migrator != nil {
 		m.migrator = a.deps.Migrator(a)
 	}
-	m.survey = newSurveyor(m)
+	m.survey, m.limits = newSurveyor(m), newLimitWatch(m)
 	a.member.Store(m)
 	m.start(split)
 	return m, nil
@@ -120,6 +121,7 @@ func (m *member) start(split *splitter) {
 	m.spawn("leader", m.watchLeadership)
 	m.spawn("reconcile", m.rec.run)
 	m.spawn("self", m.describeSelf)
+	m.spawn("limits", m.limits.run)
 	if m.migrator != nil {
 		m.spawn("migrations", m.migrator.Run)
 		m.spawn("survey", m.survey.run)

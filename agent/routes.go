@@ -98,19 +98,23 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc(api.RouteTemplatePut, a.joined(jsonOf((*member).handleTemplatePut)))
 	mux.HandleFunc(api.RouteExec, a.joined((*member).handleExec))
 	mux.HandleFunc(api.RouteLogs, a.joined((*member).handleLogs))
+	mux.HandleFunc(api.RouteEvents, a.joined(jsonOf((*member).handleEvents)))
+	mux.HandleFunc(api.RouteBeans, a.joined((*member).handleBeans))
 	for route, h := range map[string]handler{
-		api.RouteBlob:       (*member).handleBlob,
-		api.RouteApply:      jsonOf((*member).handleApply),
-		api.RouteRead:       jsonOf((*member).handleRead),
-		api.RouteOwnerExec:  (*member).handleOwnerExec,
-		api.RouteOwnerLogs:  (*member).handleOwnerLogs,
-		api.RouteOwnerCheck: jsonOf((*member).handleOwnerCheck),
-		routeLocalLog:       jsonOf((*member).handleLocalLog),
-		routeProgress:       jsonOf((*member).handleProgress),
-		routeOffer:          jsonOf((*member).handleOffer),
-		routeFit:            jsonOf((*member).handleFit),
-		routeSync:           jsonOf((*member).handleSync),
-		routeKill:           jsonOf((*member).handleKill),
+		api.RouteBlob:        (*member).handleBlob,
+		api.RouteApply:       jsonOf((*member).handleApply),
+		api.RouteRead:        jsonOf((*member).handleRead),
+		api.RouteOwnerExec:   (*member).handleOwnerExec,
+		api.RouteOwnerLogs:   (*member).handleOwnerLogs,
+		api.RouteOwnerCheck:  jsonOf((*member).handleOwnerCheck),
+		api.RouteOwnerEvents: jsonOf((*member).handleLocalEvents),
+		api.RouteOwnerBeans:  jsonOf((*member).handleOwnerBeans),
+		routeLocalLog:        jsonOf((*member).handleLocalLog),
+		routeProgress:        jsonOf((*member).handleProgress),
+		routeOffer:           jsonOf((*member).handleOffer),
+		routeFit:             jsonOf((*member).handleFit),
+		routeSync:            jsonOf((*member).handleSync),
+		routeKill:            jsonOf((*member).handleKill),
 	} {
 		mux.HandleFunc(route, a.joined(hostsOnly(h)))
 	}

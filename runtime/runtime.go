@@ -289,6 +289,8 @@ type Cgroups interface {
 	Remove(id int) error
 	// Usage says what the container uses now.
 	Usage(id int) (Usage, error)
+	// Beans counts what the container uses, and how often it met a limit.
+	Beans(id int) ([]Bean, error)
 }
 
 // Checkpoint says what a checkpointer must know of a container besides its processes.
@@ -413,6 +415,22 @@ type Usage struct {
 	PIDs     int64 `json:"pids"`      // processes and threads
 	OOMKills int64 `json:"oom_kills"` // since the start
 }
+
+// Bean is one resource of a container, named and counted as user beancounters do. Without bounds Barrier and Limit are -1.
+type Bean struct {
+	Name     string `json:"name"`
+	Held     int64  `json:"held"`
+	MaxHeld  int64  `json:"maxheld"`
+	Barrier  int64  `json:"barrier"`
+	Limit    int64  `json:"limit"`
+	Failures int64  `json:"failcnt"` // since the container was started here
+}
+
+// Beans whose failures mean something else than that no more was given.
+const (
+	BeanOOM = "oomguarpages" // a process was killed for want of memory
+	BeanCPU = "cpuperiods"   // the CPU limit ended a period before its work
+)
 
 // ExecOptions say how to run a command inside.
 type ExecOptions struct {

@@ -56,6 +56,10 @@ const (
 	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"               // hosts only: logs on the owner
 	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check"             // hosts only: preflight on the owner -> Verdict
 	RouteShutdown     = "POST /v1/shutdown"                                // ShutdownRequest -> ShutdownReply (local socket only)
+	RouteEvents       = "GET /v1/events"                                   // ?ct= -> []LimitEvent: limits that were met
+	RouteBeans        = "GET /v1/containers/{ct}/beans"                    // -> []Bean
+	RouteOwnerEvents  = "GET /v1/local/events"                             // hosts only: those noted on the asked host
+	RouteOwnerBeans   = "GET /v1/local/containers/{id}/beans"              // hosts only: counted on the owner
 	RouteDoctor       = "GET /v1/doctor"                                   // -> []Finding of the asked host
 	RouteNetworks     = "GET /v1/networks"                                 // -> []cluster.Network
 	RouteNetworkAdd   = "POST /v1/networks"                                // cluster.Network -> cluster.Network

@@ -176,6 +176,15 @@ func TestLimitsAreInTheKernel(t *testing.T) {
 	if r := k.try("exec", "limits", "--", "sh", "-c", "x=$(yes | head -c 200000000); echo survived"); strings.Contains(r.stdout, "survived") {
 		t.Errorf("200 MB fitted into 80M: %v", r)
 	}
+	k.until("the kill is told", recovery, func() error {
+		if out := k.vz("events", "limits"); !strings.Contains(out, "a process was killed") {
+			return fmt.Errorf("events are %q", out)
+		}
+		return nil
+	})
+	if got := k.vz("ubc", "limits"); !strings.Contains(got, "numproc") || !strings.Contains(got, "physpages") {
+		t.Errorf("beancounters are %q", got)
+	}
 	if got := k.show("limits").State; got != cluster.Running {
 		t.Errorf("the container is %s after one of its processes wanted too much memory", got)
 	}

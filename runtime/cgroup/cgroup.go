@@ -45,6 +45,7 @@ type control interface {
 	// settled is called when the limits of a cgroup were changed.
 	settled(path string) error
 	usage(path string) (runtime.Usage, error)
+	beans(path string) []runtime.Bean
 	// setFrozen asks for the state.
 	setFrozen(path string, on bool) error
 	// frozen says what was asked for, and whether everything stands still.

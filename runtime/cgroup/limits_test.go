@@ -264,3 +264,51 @@ func TestEveryLimitOnThisMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestBeans(t *testing.T) {
+	one := fakeHybrid(t, true)
+	plant(t, one.tree.root, map[string]string{
+		"memory/vz/101/memory.usage_in_bytes": "40960", "memory/vz/101/memory.max_usage_in_bytes": "81920", "memory/vz/101/memory.failcnt": "3",
+		"memory/vz/101/memory.limit_in_bytes": "409600", "memory/vz/101/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+		"pids/vz/101/pids.current": "5", "pids/vz/101/pids.max": "40", "pids/vz/101/pids.events": "max 7\n",
+		"cpu/vz/101/cpu.stat": "nr_periods 100\nnr_throttled 60\n",
+	})
+	two := fullV2(t)
+	plant(t, two.tree.root, map[string]string{
+		"vz/101/memory.current": "40960", "vz/101/memory.peak": "81920", "vz/101/memory.max": "409600",
+		"vz/101/memory.events": "low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\n", "vz/101/pids.current": "5", "vz/101/pids.max": "40",
+		"vz/101/pids.events": "max 7\n", "vz/101/cpu.stat": "nr_periods 100\nnr_throttled 60\n",
+	})
+	want := map[string]runtime.Bean{
+		"physpages":     {Name: "physpages", Held: 10, MaxHeld: 20, Barrier: 100, Limit: 100, Failures: 3},
+		"numproc":       {Name: "numproc", Held: 5, MaxHeld: 5, Barrier: 40, Limit: 40, Failures: 7},
+		runtime.BeanOOM: {Name: runtime.BeanOOM, Held: 10, MaxHeld: 20, Limit: -1, Failures: 2},
+		runtime.BeanCPU: {Name: runtime.BeanCPU, Held: 100, MaxHeld: 100, Barrier: -1, Limit: -1, Failures: 60},
+	}
+	for name, m := range map[string]*Manager{"v1": one, "v2": two} {
+		beans, err := m.Beans(ct)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for _, b := range beans {
+			w, ok := want[b.Name]
+			if !ok {
+				continue
+			}
+			seen++
+			if b.Name == runtime.BeanOOM {
+				b.Barrier = 0 // v1 and v2 say no guarantee each in its way
+			}
+			if b != w {
+				t.Errorf("%s: %+v, want %+v", name, b, w)
+			}
+		}
+		if seen != len(want) {
+			t.Errorf("%s has only %+v", name, beans)
+		}
+	}
+	if _, err := one.Beans(102); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("of nothing: %v", err)
+	}
+}

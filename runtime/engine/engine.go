@@ -350,6 +350,9 @@ func (e *Engine) WaitEnd(ctx context.Context, id int) (runtime.End, error) {
 	return "", nil
 }
 
+// Beans counts what a container uses, and how often it met a limit.
+func (e *Engine) Beans(id int) ([]runtime.Bean, error) { return e.Cgroups.Beans(id) }
+
 // Wait returns when the container's init has ended, or with the context's error.
 func (e *Engine) Wait(ctx context.Context, id int) error {
 	st, err := e.OCI.Status(id)

@@ -24,7 +24,7 @@ func (m *member) snapshot(digest string) scheduler.Snapshot {
 	t := s.TemplateByDigest(digest)
 	for _, h := range s.Hosts() {
 		v := scheduler.HostView{
-			Name: h.Name, State: h.State, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h), Reserved: s.Reserved(h.Name),
+			Name: h.Name, State: h.State, Labels: h.Labels, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h), Reserved: s.Reserved(h.Name),
 		}
 		if t != nil {
 			for _, has := range t.Hosts {

@@ -17,7 +17,12 @@ const exactHosts = 10
 // memory as possible. Containers move only from hosts that become empty to hosts that stay in use. A host stays in
 // use if it is down or holds a container that can't be moved now; a cordoned host can be emptied but takes nothing.
 func Consolidate(snap Snapshot, limit int) Plan {
-	c := consolidation{hosts: snap.hosts(), limit: limit, on: map[string][]cluster.Container{}}
+	b, cs := snap.board()
+	c := consolidation{snap: snap, hosts: snap.hosts(), limit: limit, on: map[string][]cluster.Container{}, board: b, index: map[int]int{}}
+	for i := range cs {
+		c.index[cs[i].ID] = i
+		b.all[i].fixed = snap.unwilling(cs[i]) != ""
+	}
 	for _, h := range c.hosts {
 		c.on[h.Name] = snap.on(h.Name)
 		if why := c.stuck(h); why == "" {
@@ -32,8 +37,8 @@ func Consolidate(snap Snapshot, limit int) Plan {
 	var best *choice
 	if len(c.freeable) <= exactHosts {
 		best = c.exact()
-	} else {
-		best = c.greedy()
+	} else if plan := c.compact(cs); len(plan.Moves) > 0 {
+		return plan
 	}
 	if best == nil {
 		return Plan{Why: c.nothing()}
@@ -42,6 +47,9 @@ func Consolidate(snap Snapshot, limit int) Plan {
 }
 
 type consolidation struct {
+	snap     Snapshot
+	board    *Board
+	index    map[int]int // of containers on the board
 	hosts    []HostView
 	limit    int
 	on       map[string][]cluster.Container
@@ -64,7 +72,7 @@ func (c *consolidation) stuck(h HostView) string {
 		return h.Name + " is down"
 	}
 	for _, ct := range c.on[h.Name] {
-		if why := immovable(ct); why != "" {
+		if why := c.snap.unwilling(ct); why != "" {
 			return fmt.Sprintf("%s holds %s: %s", h.Name, ct.Name, why)
 		}
 	}
@@ -98,9 +106,20 @@ func (c *consolidation) pack(ch *choice) bool {
 	for _, h := range ch.hosts {
 		without[h] = true
 	}
-	var ok bool
-	ch.to, ok = pack(ch.items, targets(c.hosts, without))
-	return ok
+	items := make([]int, len(ch.items))
+	for i, ct := range ch.items {
+		items[i] = c.index[ct.ID]
+	}
+	if !c.board.pack(items, func(h int) bool { return !without[c.board.Name(h)] }) {
+		return false
+	}
+	ch.to = make([]string, len(items))
+	for k, i := range items {
+		ch.to[k] = c.board.Name(c.board.Host(i))
+		c.board.Take(i)
+		c.board.Put(i, c.board.Find(ch.items[k].Host))
+	}
+	return true
 }
 
 // exact looks at every set of hosts, those with the most hosts and the least memory to move first.
@@ -129,35 +148,51 @@ func (c *consolidation) exact() *choice {
 	return nil
 }
 
-// greedy frees one host after the other, the cheapest first, as long as everything still finds a place.
-func (c *consolidation) greedy() *choice {
-	order := slices.SortedFunc(slices.Values(c.freeable), func(a, b string) int {
-		return cmp.Or(cmp.Compare(sum(c.on[a]).RAM, sum(c.on[b]).RAM), cmp.Compare(len(c.on[a]), len(c.on[b])), strings.Compare(a, b))
-	})
-	var best *choice
-	hosts := order[:c.empty:c.empty] // empty hosts have nothing to move: they come first and stay empty
-	for _, h := range order[c.empty:] {
-		next := c.choose(append(slices.Clone(hosts), h))
-		if !c.worth(next) || !c.pack(&next) {
-			continue
+// compact plans for many hosts, where not every choice can be looked at.
+func (c *consolidation) compact(cs []cluster.Container) Plan {
+	keep := func(h int) bool { return !slices.Contains(c.freeable, c.board.Name(h)) }
+	steps := c.board.Compact(Compaction{Keep: keep, MaxHosts: c.limit})
+	var plan Plan
+	var bytes int64
+	receivers := map[string]bool{}
+	for _, s := range steps {
+		ct := cs[s.Item]
+		from, to := c.board.Name(s.From), c.board.Name(s.To)
+		why := c.why(ct, to)
+		if len(c.board.items[s.From]) > 0 {
+			why = fmt.Sprintf("%s makes room on %s for what comes from a host that is freed", ct.Name, from)
 		}
-		best, hosts = &next, next.hosts
+		plan.Moves = append(plan.Moves, cluster.Move{Container: ct.ID, Name: ct.Name, From: from, To: to, Why: why})
+		bytes += ct.Limits.RAM
+		receivers[to] = true
 	}
-	return best
+	for h := range c.board.hosts {
+		if name := c.board.Name(h); len(c.board.items[h]) == 0 && len(c.on[name]) > 0 {
+			plan.Freed = append(plan.Freed, name)
+		}
+	}
+	plan.Why = fmt.Sprintf("%s can be freed by %s (%s of memory) to %s", list(plan.Freed), count(len(plan.Moves), "move"),
+		cluster.Bytes(bytes), count(len(receivers), "host"))
+	return plan
 }
 
 func (c *consolidation) plan(ch choice) Plan {
 	slices.Sort(ch.freed)
 	receivers := slices.Compact(slices.Sorted(slices.Values(ch.to)))
-	moves := packed(ch.items, ch.to, func(ct cluster.Container, to string) string {
-		all := c.on[ct.Host]
-		return fmt.Sprintf("%s can be freed: its %s (%s of memory) fit elsewhere; %s goes to %s", ct.Host,
-			count(len(all), "container"), cluster.Bytes(sum(all).RAM), ct.Name, to)
-	})
+	moves := make([]cluster.Move, len(ch.items))
+	for i, ct := range ch.items {
+		moves[i] = cluster.Move{Container: ct.ID, Name: ct.Name, From: ct.Host, To: ch.to[i], Why: c.why(ct, ch.to[i])}
+	}
 	// Host by host, so that a plan that is stopped half-way has emptied some hosts rather than none.
 	slices.SortStableFunc(moves, func(a, b cluster.Move) int { return c.byCost(a.From, b.From) })
 	return Plan{Moves: moves, Freed: ch.freed, Why: fmt.Sprintf("%s can be freed by %s (%s of memory) to %s",
 		list(ch.freed), count(len(moves), "move"), cluster.Bytes(sum(ch.items).RAM), list(receivers))}
+}
+
+func (c *consolidation) why(ct cluster.Container, to string) string {
+	all := c.on[ct.Host]
+	return fmt.Sprintf("%s can be freed: its %s (%s of memory) fit elsewhere; %s goes to %s", ct.Host,
+		count(len(all), "container"), cluster.Bytes(sum(all).RAM), ct.Name, to)
 }
 
 func (c *consolidation) byCost(a, b string) int {

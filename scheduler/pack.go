@@ -3,76 +3,58 @@ package scheduler
 import (
 	"cmp"
 	"slices"
-	"strings"
-
-	"github.com/vzcluster/vzcluster/cluster"
 )
 
 // packBudget bounds how many placements one packing may try, so that a plan is made in milliseconds.
 const packBudget = 2000
 
-// pack finds a host for every item (the biggest come first), best fit first, going back when it gets stuck. It reports
-// false when there is none, or none was found within the budget. The i-th name belongs to the i-th item.
-func pack(items []cluster.Container, hosts []HostView) (to []string, ok bool) {
-	p := packing{items: items, hosts: hosts, to: make([]string, len(items)), budget: packBudget}
-	var free cluster.Resources
-	for _, h := range hosts {
-		f := h.Free()
-		p.free = append(p.free, f)
-		free = free.Add(f.Positive())
-	}
-	if !free.Fits(sum(items)) {
-		return nil, false
-	}
-	return p.to, p.place(0)
+// pack finds a host for every item, best fit first, going back when it gets stuck. It reports false when there is none,
+// or none was found within the budget; the board is then as before. Else the items are where they are to go.
+func (b *Board) pack(items []int, onto func(host int) bool) bool {
+	budget := packBudget
+	return b.packFrom(items, onto, &budget)
 }
 
-type packing struct {
-	items  []cluster.Container
-	hosts  []HostView
-	free   []cluster.Resources // of each host, with the items placed so far
-	to     []string
-	budget int
-}
-
-func (p *packing) place(i int) bool {
-	if i == len(p.items) {
+func (b *Board) packFrom(items []int, onto func(int) bool, budget *int) bool {
+	if len(items) == 0 {
 		return true
 	}
-	need := p.items[i].Need()
-	for _, h := range p.candidates(need) {
-		if p.budget--; p.budget < 0 {
-			return false
+	from := b.Host(items[0])
+	b.Take(items[0])
+	for _, h := range b.candidates(items[0], onto) {
+		if *budget--; *budget < 0 {
+			break
 		}
-		p.free[h] = p.free[h].Sub(need)
-		p.to[i] = p.hosts[h].Name
-		if p.place(i + 1) {
+		b.Put(items[0], h)
+		if b.packFrom(items[1:], onto, budget) {
 			return true
 		}
-		p.free[h] = p.free[h].Add(need)
+		b.Take(items[0])
 	}
+	b.Put(items[0], from)
 	return false
 }
 
-// candidates returns the hosts that fit, the one that would be fullest first; of hosts that look alike only one.
-func (p *packing) candidates(need cluster.Resources) []int {
+// candidates returns the hosts that take an item, the one that would be fullest first; of hosts that look alike only one.
+func (b *Board) candidates(item int, onto func(int) bool) []int {
 	type candidate struct {
 		host int
 		left float64
 	}
+	it := &b.all[item]
+	plain := it.Rules.IsZero()
 	var cs []candidate
-	for h := range p.hosts {
-		if !p.free[h].Fits(need) || slices.ContainsFunc(cs, func(c candidate) bool {
-			return p.free[c.host] == p.free[h] && p.hosts[c.host].Capacity == p.hosts[h].Capacity
-		}) {
+	for h := range b.hosts {
+		if !onto(h) || !b.free[h].Fits(it.Need) || b.Why(item, h) != "" {
 			continue
 		}
-		left, _ := freeShare(p.free[h].Sub(need), p.hosts[h].Capacity)
+		if plain && slices.ContainsFunc(cs, func(c candidate) bool { return b.free[c.host] == b.free[h] && b.offer[c.host] == b.offer[h] }) {
+			continue
+		}
+		left, _ := freeShare(b.free[h].Sub(it.Need), b.offer[h])
 		cs = append(cs, candidate{h, left})
 	}
-	slices.SortFunc(cs, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.left, b.left), strings.Compare(p.hosts[a.host].Name, p.hosts[b.host].Name))
-	})
+	slices.SortFunc(cs, func(x, y candidate) int { return cmp.Or(cmp.Compare(x.left, y.left), b.byRank(x.host, y.host)) })
 	out := make([]int, len(cs))
 	for i, c := range cs {
 		out[i] = c.host

@@ -9,6 +9,9 @@ import (
 	"github.com/vzcluster/vzcluster/cluster"
 )
 
+// emptyLast is what an empty host is worth less when containers are packed.
+const emptyLast = 1
+
 // templateBonus is what a copy of the template is worth, in parts of a host's capacity: it breaks near-ties and never
 // outweighs real room.
 const templateBonus = 0.02
@@ -16,6 +19,8 @@ const templateBonus = 0.02
 // Request asks for room for one container.
 type Request struct {
 	Need     cluster.Resources
+	Rules    cluster.Rules
+	ID       int    // of the container, when it is there already: it is not counted among those of its group
 	Template string // digest; HostView.HasTemplate speaks of it
 	Pin      string // the only host that may take it; empty: any
 	Exclude  string // a host that may not take it: the one that it is to leave
@@ -37,21 +42,34 @@ type HostReason struct {
 	Reason string
 
 	containers int
+	rank       int32
 	topic      string // what Reason says, to be followed by "on HOST"; or a predicate of the host
 }
 
-// Place chooses the host with the most room left after placement, measured by its scarcest resource; equals are told
-// apart by the number of containers, then by name.
+// Place chooses the host that suits a container best: with the policy spread the one with the most room left after
+// placement, measured by its scarcest resource; equals are told apart by the number of containers, then by name.
 func Place(snap Snapshot, req Request) Decision {
-	d := Decision{}
-	owned := map[string]int{}
-	for _, c := range snap.Containers {
-		owned[c.Host]++
+	b, cs := snap.board()
+	if req.Rules.Policy == cluster.Pack {
+		b.LearnAll()
 	}
+	for i := range cs {
+		if req.ID != 0 && cs[i].ID == req.ID && b.Host(i) >= 0 {
+			host := b.Host(i)
+			free := b.free[host]
+			b.Take(i)
+			b.free[host] = free // its room stays taken until it has left
+		}
+	}
+	return b.place(snap.hosts(), req)
+}
+
+func (b *Board) place(views []HostView, req Request) Decision {
+	d := Decision{}
+	item := b.Add(Item{Need: req.Need, Rules: &req.Rules})
 	var best *HostReason
-	hosts := snap.hosts()
-	for _, h := range hosts {
-		d.Hosts = append(d.Hosts, judge(h, req, owned[h.Name]))
+	for h, v := range views {
+		d.Hosts = append(d.Hosts, b.judge(item, h, v, req))
 	}
 	fitting := 0
 	for i := range d.Hosts {
@@ -70,14 +88,29 @@ func Place(snap Snapshot, req Request) Decision {
 	case fitting == 1:
 		d.Host, d.Why = best.Host, fmt.Sprintf("%s is the only host that can take it: %s", best.Host, best.Reason)
 	default:
-		d.Host, d.Why = best.Host, fmt.Sprintf("%s has the most room of %d hosts: %s", best.Host, fitting, best.Reason)
+		d.Host, d.Why = best.Host, fmt.Sprintf("%s %s of %d hosts: %s", best.Host, b.praise(&req.Rules), fitting, best.Reason)
 	}
 	return d
 }
 
+// praise says what the chosen host has over the others.
+func (b *Board) praise(r *cluster.Rules) string {
+	if len(r.Affinities) > 0 {
+		return "suits best"
+	}
+	switch b.placement(r) {
+	case cluster.Pack:
+		return "is where least is lost"
+	case cluster.Balanced:
+		return "is used most evenly"
+	}
+	return "has the most room"
+}
+
 // judge runs one host through the filters and scores it.
-func judge(h HostView, req Request, containers int) HostReason {
-	r := HostReason{Host: h.Name, Free: h.Free(), containers: containers}
+func (b *Board) judge(item, host int, h HostView, req Request) HostReason {
+	containers := len(b.items[host])
+	r := HostReason{Host: h.Name, Free: b.free[host], containers: containers, rank: b.rank[host]}
 	switch {
 	case req.Pin != "" && h.Name != req.Pin:
 		r.Reason = "another host was asked for"
@@ -85,13 +118,23 @@ func judge(h HostView, req Request, containers int) HostReason {
 		r.Reason = "it is there already"
 	case h.barred() != "":
 		r.topic, r.Reason = h.barred(), "is "+h.barred()
-	case !r.Free.Fits(req.Need):
-		r.Reason = r.Free.Lacks(req.Need)
+	case b.Why(item, host) != "":
+		r.Reason = b.Why(item, host)
 		r.topic = r.Reason
 	default:
 		share, scarcest := freeShare(r.Free.Sub(req.Need), h.Capacity)
 		r.Fits, r.Score = true, share
 		r.Reason = fmt.Sprintf("%.0f%% of its %s stays free, %s", share*100, scarcest, count(containers, "container"))
+		if policy := b.placement(&req.Rules); policy != cluster.Spread {
+			r.Score = b.score(host, &req.Need, policy)
+			if policy == cluster.Pack && containers == 0 {
+				r.Score -= emptyLast
+			}
+		}
+		if wishes := b.wishes(&req.Rules, host); wishes != 0 {
+			r.Score += wishes
+			r.Reason += fmt.Sprintf(", affinity %+.0f", wishes*cluster.MaxWeight/2)
+		}
 		if h.HasTemplate {
 			r.Score += templateBonus
 			r.Reason += ", has the template"
@@ -101,7 +144,7 @@ func judge(h HostView, req Request, containers int) HostReason {
 }
 
 func better(a, b HostReason) int {
-	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.containers, b.containers), strings.Compare(a.Host, b.Host))
+	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.containers, b.containers), cmp.Compare(a.rank, b.rank), strings.Compare(a.Host, b.Host))
 }
 
 // nowhere says in one sentence why no host can take the container, hosts with the same reason together.

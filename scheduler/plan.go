@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -44,35 +45,42 @@ type Unplaced struct {
 	Why       string
 }
 
-// Drain plans to move everything off a host, the biggest container first, spread over the others by free room. If
-// spreading leaves something over, the others are packed tightly instead; what still fits nowhere is listed.
+// Drain plans to move everything off a host, the biggest container first, spread over the others as each container's
+// policy has it. If that leaves something over, the others are packed tightly instead; what still fits nowhere is listed.
+// If the policy wants the cluster to survive the loss of a host, no move takes that away.
 func Drain(snap Snapshot, host string) Plan {
 	var plan Plan
-	hosts := snap.hosts()
-	src := find(hosts, host)
-	if src == nil {
+	b, cs := snap.board()
+	src := b.Find(host)
+	if src < 0 {
 		plan.Why = fmt.Sprintf("there is no host named %s", host)
 		return plan
 	}
-	var moving []cluster.Container
-	for _, c := range snap.on(host) {
-		why := immovable(c)
-		if why == "" && !src.Alive {
+	reserved := b.offer[src].Sub(b.free[src])
+	var moving []int
+	for _, i := range b.sorted(cs, src) {
+		why := immovable(cs[i])
+		if why == "" && b.shut[src] == down {
 			why = host + " is down"
 		}
 		if why != "" {
-			plan.Unplaced = append(plan.Unplaced, Unplaced{c.ID, c.Name, why})
+			plan.Unplaced = append(plan.Unplaced, Unplaced{cs[i].ID, cs[i].Name, why})
 			continue
 		}
-		moving = append(moving, c)
+		moving = append(moving, i)
 	}
-	moves, left := spread(snap, host, moving)
+	need := sumOf(cs, moving)
+	moves, left := b.spread(snap, cs, src, moving)
 	if len(left) > 0 {
-		if to, ok := pack(moving, targets(hosts, map[string]bool{host: true})); ok {
-			moves, left = packed(moving, to, func(c cluster.Container, to string) string {
+		b, _ = snap.board()
+		if b.pack(moving, func(h int) bool { return h != src }) {
+			moves, left = b.packed(cs, moving, func(c cluster.Container, to string) string {
 				return fmt.Sprintf("%s is drained: everything on it fits elsewhere only if %s goes to %s", host, c.Name, to)
 			}), nil
 		}
+	}
+	if snap.Policy.Survive && len(left) == 0 {
+		moves, left = snap.keepSafe(moves, host)
 	}
 	plan.Moves, plan.Unplaced = moves, append(plan.Unplaced, left...)
 	switch {
@@ -80,7 +88,7 @@ func Drain(snap Snapshot, host string) Plan {
 		plan.Why = fmt.Sprintf("%s cannot be emptied: %s must stay: %s", host, count(len(plan.Unplaced), "container"), stay(plan.Unplaced))
 	case len(plan.Moves) == 0:
 		plan.Why = host + " has no containers"
-	case !sum(moving).Fits(src.Reserved):
+	case !need.Fits(reserved):
 		plan.Why = fmt.Sprintf("%s will not be empty: a migration to it is under way", host)
 	default:
 		plan.Freed = []string{host}
@@ -105,60 +113,55 @@ func stay(left []Unplaced) string {
 }
 
 // spread places one container after the other as if each were new, each move seeing the ones before it.
-func spread(snap Snapshot, host string, moving []cluster.Container) (moves []cluster.Move, left []Unplaced) {
-	now := Snapshot{Hosts: snap.hosts(), Containers: append([]cluster.Container(nil), snap.Containers...)}
-	for i := range now.Hosts {
-		now.Hosts[i].HasTemplate = false // says nothing about these containers' templates
+func (b *Board) spread(snap Snapshot, cs []cluster.Container, src int, moving []int) (moves []cluster.Move, left []Unplaced) {
+	views := snap.hosts()
+	for i := range views {
+		views[i].HasTemplate = false // says nothing about these containers' templates
 	}
-	for _, c := range moving {
-		need := c.Need()
-		d := Place(now, Request{Need: need, Exclude: host})
+	host := b.Name(src)
+	for _, i := range moving {
+		c := cs[i]
+		b.Take(i)
+		d := b.place(views, Request{Need: b.all[i].Need, Rules: c.Rules, Exclude: host})
 		if d.Host == "" {
+			b.Put(i, src)
 			left = append(left, Unplaced{c.ID, c.Name, d.Why})
 			continue
 		}
+		b.Put(i, b.Find(d.Host))
 		moves = append(moves, cluster.Move{
 			Container: c.ID, Name: c.Name, From: host, To: d.Host,
 			Why: fmt.Sprintf("%s is drained: %s", host, d.Why),
 		})
-		to := find(now.Hosts, d.Host)
-		to.Reserved = to.Reserved.Add(need)
-		for i := range now.Containers {
-			if now.Containers[i].ID == c.ID {
-				now.Containers[i].Host = d.Host
-			}
-		}
 	}
 	return moves, left
 }
 
-// targets returns the hosts that may take containers, without those that are to become empty.
-func targets(hosts []HostView, without map[string]bool) []HostView {
-	var out []HostView
-	for _, h := range hosts {
-		if h.barred() == "" && !without[h.Name] {
-			out = append(out, h)
-		}
+// sorted lists a host's containers, the biggest first.
+func (b *Board) sorted(cs []cluster.Container, host int) []int {
+	var is []int
+	for _, i := range b.items[host] {
+		is = append(is, int(i))
 	}
-	return out
+	slices.SortFunc(is, func(x, y int) int { return biggerFirst(cs[x], cs[y]) })
+	return is
 }
 
-// packed turns a packing into moves.
-func packed(moving []cluster.Container, to []string, why func(c cluster.Container, to string) string) []cluster.Move {
+// packed turns what a packing changed into moves.
+func (b *Board) packed(cs []cluster.Container, moving []int, why func(c cluster.Container, to string) string) []cluster.Move {
 	moves := make([]cluster.Move, len(moving))
-	for i, c := range moving {
-		moves[i] = cluster.Move{Container: c.ID, Name: c.Name, From: c.Host, To: to[i], Why: why(c, to[i])}
+	for k, i := range moving {
+		to := b.Name(b.Host(i))
+		moves[k] = cluster.Move{Container: cs[i].ID, Name: cs[i].Name, From: cs[i].Host, To: to, Why: why(cs[i], to)}
 	}
 	return moves
 }
 
-func find(hosts []HostView, name string) *HostView {
-	for i := range hosts {
-		if hosts[i].Name == name {
-			return &hosts[i]
-		}
+func sumOf(cs []cluster.Container, items []int) (r cluster.Resources) {
+	for _, i := range items {
+		r = r.Add(cs[i].Need())
 	}
-	return nil
+	return r
 }
 
 func sum(cs []cluster.Container) (r cluster.Resources) {

@@ -252,3 +252,12 @@ func assign(items []cluster.Container, free map[string]cluster.Resources) bool {
 	}
 	return false
 }
+
+func find(hosts []HostView, name string) *HostView {
+	for i := range hosts {
+		if hosts[i].Name == name {
+			return &hosts[i]
+		}
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
 )
@@ -15,7 +16,8 @@ type HostView struct {
 	Name        string
 	State       cluster.HostState
 	Alive       bool
-	Capacity    cluster.Resources
+	Labels      map[string]string
+	Capacity    cluster.Resources // what it offers: cluster.Policy.Offer
 	Reserved    cluster.Resources // by its containers and by migrations on their way to it
 	HasTemplate bool              // the template of the request that is being placed
 }
@@ -23,11 +25,14 @@ type HostView struct {
 // Free is what is not reserved; parts are negative on a host that lost capacity.
 func (h HostView) Free() cluster.Resources { return h.Capacity.Sub(h.Reserved) }
 
+// down is why a host that is not alive takes nothing.
+const down = "down"
+
 // barred says why the host takes no containers at all ("down", "cordoned"), or "" when it does.
 func (h HostView) barred() string {
 	switch {
 	case !h.Alive:
-		return "down"
+		return down
 	case h.State != cluster.HostActive:
 		return "cordoned"
 	}
@@ -38,7 +43,63 @@ func (h HostView) barred() string {
 type Snapshot struct {
 	Hosts      []HostView
 	Containers []cluster.Container
+	Policy     cluster.Policy
+	Seed       uint64 // decides between hosts that are alike; 0: by name
+
+	// For plans that the cluster makes of its own accord.
+	Now   time.Time         // for windows; zero: all are open
+	Moved map[int]time.Time // when a container was last moved
+	Cost  map[int]Cost      // what is known of a container's next move; without it, its memory counts
 }
+
+// Cost is what a move of a container is expected to cost.
+type Cost struct {
+	Bytes      int64   // to be sent
+	DirtyRate  int64   // bytes per second that it writes while it is copied
+	BlackoutMS float64 // predicted; 0: not known
+}
+
+// board turns the snapshot into one that decisions change. The i-th item is the i-th container of the returned list,
+// which is in the order of their numbers.
+func (s Snapshot) board() (*Board, []cluster.Container) {
+	views := s.hosts()
+	hosts := make([]*cluster.Host, len(views))
+	for i, v := range views {
+		hosts[i] = &cluster.Host{Name: v.Name, Labels: v.Labels, State: v.State}
+	}
+	b := NewBoard(hosts, s.Policy, s.Seed)
+	for i, v := range views {
+		b.setOffer(i, v.Capacity)
+		b.shut[i] = v.barred()
+	}
+	b.worth = newWorth(b.offer)
+	cs := slices.SortedFunc(slices.Values(s.Containers), func(x, y cluster.Container) int { return cmp.Compare(x.ID, y.ID) })
+	for i := range cs {
+		b.Add(Item{Need: cs[i].Need(), Rules: &cs[i].Rules})
+		if h := b.Find(cs[i].Host); h >= 0 {
+			b.Put(i, h)
+		}
+	}
+	for i, v := range views {
+		b.free[i] = v.Free() // migrations on their way are part of what is reserved
+	}
+	if s.Policy.Placement == cluster.Pack || slices.ContainsFunc(cs, func(c cluster.Container) bool { return c.Rules.Policy == cluster.Pack }) {
+		b.LearnAll()
+	}
+	return b, cs
+}
+
+// cost is what a move costs, in bytes: what is sent, and what is written meanwhile counts twice.
+func (s Snapshot) cost(c *cluster.Container) int64 {
+	if k, ok := s.Cost[c.ID]; ok {
+		const perSecond = 100 << 20 // a careful guess of what a network gives to one migration
+		return k.Bytes + k.Bytes/perSecond*k.DirtyRate + int64(k.BlackoutMS*float64(mibPerMS))
+	}
+	return c.Limits.RAM
+}
+
+// mibPerMS is what a millisecond of silence is worth beside bytes.
+const mibPerMS = 1 << 20
 
 // hosts returns the hosts by name.
 func (s Snapshot) hosts() []HostView {
@@ -61,6 +122,19 @@ func (s Snapshot) on(host string) []cluster.Container {
 func biggerFirst(a, b cluster.Container) int {
 	x, y := a.Limits, b.Limits
 	return cmp.Or(cmp.Compare(y.RAM, x.RAM), cmp.Compare(y.MilliCPU, x.MilliCPU), cmp.Compare(y.Disk, x.Disk), cmp.Compare(a.ID, b.ID))
+}
+
+// unwilling says why a plan of the cluster's own may not move a container now, or "" when it may.
+func (s Snapshot) unwilling(c cluster.Container) string {
+	switch {
+	case immovable(c) != "":
+		return immovable(c)
+	case c.Rules.Stay:
+		return "it is to stay where it is"
+	case !s.Now.IsZero() && !c.Rules.Window.Open(s.Now):
+		return "it may be moved " + c.Rules.Window.String() + " only"
+	}
+	return ""
 }
 
 // immovable says why a container can't be moved now ("it is starting"), or "" when it can.

@@ -97,7 +97,7 @@ type rule struct {
 
 // wiring are the files of cmd/vzcluster that put adapters together; all others are a client's.
 func wiring() []string {
-	return []string{"agent.go", "engine.go", "lab.go", "labvm.go", "demo*.go", "doctor.go", "clienttls.go", "template.go"}
+	return []string{"agent.go", "engine.go", "lab.go", "labvm.go", "demo*.go", "doctor.go", "simulate.go", "clienttls.go", "template.go"}
 }
 
 // rules: the first that names a folder counts.
@@ -108,6 +108,7 @@ func rules() []rule {
 		{"runtime", nil, "the contracts of a host are a leaf: they know nothing of the cluster", nil},
 		{"runtime/image/imagetest", nil, "test helpers know nothing of what they test", nil},
 		{"runtime/...", []string{"runtime"}, "an adapter knows its contract and no other adapter; runtime/engine takes interfaces of runtime", nil},
+		{"scheduler/simulate", []string{"cluster", "scheduler"}, "a simulation decides nothing of its own", nil},
 		{"scheduler/...", []string{"cluster"}, "a decision depends on a snapshot of the state and on nothing else", nil},
 		{"migrate", []string{"cluster", "runtime", "migrate/transfer", "migrate/memory"}, "migrations see kernel and cluster only through contracts", nil},
 		{"migrate/...", []string{"runtime"}, "the copying of layers is of use to anyone", nil},

@@ -147,7 +147,7 @@ func (m *member) target(c *cluster.Container, want string) (string, error) {
 		return "", notFound("host", want, "vzcluster host ls")
 	}
 	d := scheduler.Place(m.snapshot(c.Digest), scheduler.Request{
-		Need: c.Need(), Template: c.Digest, Pin: want, Exclude: c.Host,
+		ID: c.ID, Need: c.Need(), Rules: c.Rules, Template: c.Digest, Pin: want, Exclude: c.Host,
 	})
 	if d.Host == "" {
 		return "", api.Errorf(api.CodeNoFit, "", "%s", d.Why)

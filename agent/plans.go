@@ -20,7 +20,7 @@ import (
 // snapshot is the cluster as the scheduler sees it; digest is the template of what is to be placed, if any.
 func (m *member) snapshot(digest string) scheduler.Snapshot {
 	s := m.store.State()
-	var snap scheduler.Snapshot
+	snap := scheduler.Snapshot{Policy: s.Policy(), Now: time.Now()}
 	t := s.TemplateByDigest(digest)
 	for _, h := range s.Hosts() {
 		v := scheduler.HostView{

@@ -98,6 +98,11 @@ func (p *peers) do(ctx context.Context, method, host, path string, body io.Reade
 	if err != nil {
 		return nil, err
 	}
+	return p.send(host, req)
+}
+
+// send sends a request that is made already.
+func (p *peers) send(host string, req *http.Request) (*http.Response, error) {
 	res, err := p.http.RoundTrip(req)
 	if errors.Is(err, errDial) {
 		return nil, err // it says which host

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +77,13 @@ func (m *member) handleBlob(w http.ResponseWriter, r *http.Request) {
 	}
 	defer blob.Close()
 	w.Header().Set("Content-Type", "application/zstd")
+	if f, is := blob.(*os.File); is { // a receiver whose connection broke asks for the rest
+		if st, err := f.Stat(); err == nil {
+			w.Header().Set("ETag", fmt.Sprintf(`"%d-%d"`, st.Size(), st.ModTime().UnixNano()))
+			http.ServeContent(w, r, "", time.Time{}, f)
+			return
+		}
+	}
 	if size >= 0 {
 		w.Header().Set("Content-Length", fmt.Sprint(size))
 	}
@@ -144,13 +153,20 @@ func (m *member) livingFirst(hosts []string) []string {
 }
 
 func (m *member) fetchFrom(ctx context.Context, host, digest string) error {
-	res, err := m.peers.do(ctx, http.MethodGet, host, "/v1/blobs/"+digest, nil)
+	from, err := openBlob(ctx, resumePause, func(ctx context.Context, header http.Header) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/v1/blobs/"+digest, nil)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(req.Header, header)
+		return m.peers.send(host, req)
+	})
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer from.Close()
 	started := time.Now()
-	if _, err := m.deps.Templates.Fetch(ctx, digest, res.Body); err != nil {
+	if _, err := m.deps.Templates.Fetch(ctx, digest, from); err != nil {
 		return err
 	}
 	m.log.Info("fetched a template", "digest", digest, "from", host, "took", time.Since(started).Round(time.Millisecond))

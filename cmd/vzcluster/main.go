@@ -58,7 +58,7 @@ func (e *env) commands() []*cli.Command {
 		"CLUSTER": {initCommand(e), joinCommand(e), statusCommand(e), hostCommand(e), consolidateCommand(e), tokenCommand(e), operationCommand(e)},
 		"CONTAINERS": {
 			createCommand(e), runCommand(e), startCommand(e), stopCommand(e), restartCommand(e), destroyCommand(e), lsCommand(e), showCommand(e),
-			setCommand(e), suspendCommand(e), resumeCommand(e), snapshotCommand(e), cloneCommand(e), reinstallCommand(e), renameCommand(e), describeCommand(e), labelCommand(e), trashCommand(e), undeleteCommand(e),
+			setCommand(e), suspendCommand(e), resumeCommand(e), snapshotCommand(e), cloneCommand(e), reinstallCommand(e), applyCommand(e), diffCommand(e), renameCommand(e), describeCommand(e), labelCommand(e), trashCommand(e), undeleteCommand(e),
 			execCommand(e), enterCommand(e), runScriptCommand(e), logsCommand(e), eventsCommand(e), ubcCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},

@@ -95,26 +95,27 @@ func (b *Board) best(it *Item, without func(int) bool, used bool) candidate {
 
 // score says how well a host suits a container that fits: more is better, between -1 and 1.
 func (b *Board) score(h int, need *cluster.Resources, policy cluster.Placement) float64 {
-	left := b.free[h].Sub(*need)
+	free := &b.free[h]
 	if policy == cluster.Pack {
+		left := free.Sub(*need)
 		return b.waste[h] - b.worth.waste(&left)
 	}
 	p := &b.per[h]
 	cpu, ram, disk := 1.0, 1.0, 1.0
 	if p.cpu > 0 {
-		cpu = float64(left.MilliCPU) * p.cpu
+		cpu = float64(free.MilliCPU-need.MilliCPU) * p.cpu
 	}
 	if p.ram > 0 {
-		ram = float64(left.RAM) * p.ram
+		ram = float64(free.RAM-need.RAM) * p.ram
 	}
 	if p.disk > 0 {
-		disk = float64(left.Disk) * p.disk
+		disk = float64(free.Disk-need.Disk) * p.disk
 	}
 	least := min(cpu, ram, disk)
 	if policy == cluster.Balanced {
 		return least*evenness - math.Abs(cpu-ram)
 	}
-	return math.Round(least*1000)/1000 - fewer*float64(len(b.items[h]))
+	return float64(int(least*1000+0.5))/1000 - fewer*float64(len(b.items[h]))
 }
 
 // fewer makes the host with fewer containers win among those that have the same room, to a thousandth.

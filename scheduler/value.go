@@ -14,9 +14,9 @@ const (
 	ramCells     = 128   // and of its memory
 	learnEvery   = 100   // containers between two tables
 	learnAlways  = 20    // the first ones count at once
-	forget       = 0.995 // what a container's shape still counts when the next one came
-	waitCost     = 0.02  // of waiting for the shape that fills the room, times the square of the mean size
-	tooRare      = 0.1   // a shape that costs more to wait for than this part of a host is not waited for
+	forget       = 0.998 // what a container's shape still counts when the next one came
+	waitCost     = 0.06  // of waiting for the shape that fills the room, times the square of the mean size
+	tooRare      = 0.2   // a shape that costs more to wait for than this part of a host is not waited for
 	openCost     = 0.001 // from which waste on an empty host is taken, when little room is open
 	openRoom     = 3.0   // hosts' worth of open room that are welcome, per thousand hosts in use
 	smallCluster = 0.5   // divided by the hosts in use: the waste from which a small cluster takes an empty host

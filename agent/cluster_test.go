@@ -39,13 +39,14 @@ type testHost struct {
 
 // testCluster is a few hosts on the loopback interface.
 type testCluster struct {
-	t       *testing.T
-	engines map[string]*fakeEngine
-	hosts   []*testHost
-	fail    func(op *cluster.Operation) string // see fakeMigrator
-	unfit   func(c *cluster.Container, o migrate.Offer) []migrate.Blocker
-	found   func(id int) []api.Blocker
-	survey  time.Duration // of Timing; zero: many times a second
+	t        *testing.T
+	engines  map[string]*fakeEngine
+	hosts    []*testHost
+	fail     func(op *cluster.Operation) string // see fakeMigrator
+	unfit    func(c *cluster.Container, o migrate.Offer) []migrate.Blocker
+	found    func(id int) []api.Blocker
+	survey   time.Duration // of Timing; zero: many times a second
+	hooksDir string
 }
 
 func (l *testCluster) host(name string) *testHost {
@@ -57,6 +58,9 @@ func (l *testCluster) host(name string) *testHost {
 	cfg.Listen, cfg.Gossip.Bind = freePort(t), freePort(t)
 	cfg.Advertise, cfg.Gossip.Advertise = cfg.Listen, cfg.Gossip.Bind
 	cfg.Capacity = CapacityConfig{CPUs: 4, RAM: 1 << 30, Disk: 10 << 30}
+	if l.hooksDir != "" {
+		cfg.HooksDir = l.hooksDir
+	}
 	h := &testHost{t: t, cfg: cfg, engine: newFakeEngine(dir), images: &fakeTemplates{blobs: map[string][]byte{}}, lab: l}
 	l.engines[name] = h.engine
 	l.hosts = append(l.hosts, h)

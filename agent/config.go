@@ -31,6 +31,7 @@ type Config struct {
 	Capacity  CapacityConfig    `yaml:"capacity" doc:"what this host offers to containers"`
 	SoftDirty bool              `yaml:"soft_dirty" doc:"while containers move, have the kernel mark the pages that they write, if it can; new, therefore off"`
 	Keep      KeepConfig        `yaml:"keep" doc:"private layers of containers that have left, kept for a quick return"`
+	HooksDir  string            `yaml:"hooks_dir" doc:"programs that switch hosts off and on, or maintain this one, and files of passwords for that"`
 	Trash     TrashConfig       `yaml:"trash" doc:"containers that were destroyed, kept in case that was a mistake"`
 	Storage   StorageConfig     `yaml:"storage" doc:"where private layers lie; to change the driver, move the containers away first"`
 	Shutdown  string            `yaml:"shutdown" doc:"what vzcluster shutdown does to what runs here: suspend, or stop what cannot be; or stop"`
@@ -123,10 +124,11 @@ func DefaultConfig() Config {
 		Labels:  map[string]string{},
 		Keep:    KeepConfig{Minutes: 10, Disk: 8 << 30},
 		Trash:   TrashConfig{Hours: 24}, Shutdown: shutdownSuspend,
-		Storage: StorageConfig{Driver: "overlay"},
-		Network: NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
-		Runtime: RuntimeConfig{CgroupParent: "vz"},
-		Log:     LogConfig{Level: "info", Format: "text"},
+		Storage:  StorageConfig{Driver: "overlay"},
+		Network:  NetworkConfig{Bridge: "vzbr0", Pool: "10.77.0.0/16", DNS: []string{}},
+		Runtime:  RuntimeConfig{CgroupParent: "vz"},
+		Log:      LogConfig{Level: "info", Format: "text"},
+		HooksDir: defaultHooks,
 	}
 }
 
@@ -186,7 +188,7 @@ func (c Config) Validate() error {
 			return err
 		}
 	}
-	for key, dir := range map[string]string{"data_dir": c.DataDir, "run_dir": c.RunDir} {
+	for key, dir := range map[string]string{"data_dir": c.DataDir, "run_dir": c.RunDir, "hooks_dir": c.HooksDir} {
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("%s: %q is not an absolute path", key, dir)
 		}

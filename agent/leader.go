@@ -63,6 +63,8 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 	m.ruling.Store(true)
 	m.log.Info("this host leads the cluster")
 	started := time.Now()
+	var habits habits
+	defer m.beside.Wait()
 	deadSince := map[string]time.Time{}
 	tick := time.NewTicker(leaderTick)
 	defer tick.Stop()
@@ -74,6 +76,10 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 		}
 		m.carryOutPlans(ctx, done)
 		m.emptyTrash(ctx, time.Now())
+		m.drivePower(ctx)
+		if err := m.automate(ctx, &habits, time.Now()); err != nil && ctx.Err() == nil {
+			m.log.Warn("what the cluster does by itself was not done", "error", err)
+		}
 		if err := m.placeWaiting(ctx); err != nil && ctx.Err() == nil {
 			m.log.Warn("the containers that wait for room could not be looked at", "error", err)
 		}
@@ -90,7 +96,7 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 // noteDeaths keeps since when hosts are down. A new leader gives everyone the time to be seen.
 func (m *member) noteDeaths(deadSince map[string]time.Time, started time.Time) {
 	for _, h := range m.store.State().Hosts() {
-		if m.alive(h.Name) || time.Since(started) < m.timing.DeadHost/4 {
+		if m.alive(h.Name) || !h.State.Awake() || time.Since(started) < m.timing.DeadHost/4 {
 			delete(deadSince, h.Name)
 		} else if _, known := deadSince[h.Name]; !known {
 			deadSince[h.Name] = time.Now()
@@ -117,7 +123,7 @@ func (m *member) alignMembers(deadSince map[string]time.Time) error {
 		since, ok := deadSince[name]
 		return ok && time.Since(since) >= m.timing.DeadHost
 	}
-	voters := chooseVoters(hosts, m.name, hostFacts{
+	voters := chooseVoters(slices.DeleteFunc(slices.Clone(hosts), func(h *cluster.Host) bool { return !h.State.Awake() }), m.name, hostFacts{
 		votes: func(name string) bool { return votes[name] }, alive: m.alive, dead: dead,
 	})
 	for _, gaining := range []bool{true, false} {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -45,7 +46,11 @@ type member struct {
 	ordering sync.Mutex   // guards orders
 	images   sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
 	fetch    singleflight.Group
-	plans    sync.Map // operation id -> struct{}: plans that this leader carries out
+	woken    sync.Map                  // host -> time.Time: when it was woken last
+	turns    sync.Map                  // key -> true: hooks of maintenances that this host has run
+	beside   sync.WaitGroup            // of what the leader does beside its loop
+	refused  atomic.Pointer[time.Time] // when a container found no room last
+	plans    sync.Map                  // operation id -> struct{}: plans that this leader carries out
 }
 
 // startMember opens everything that belongs to a cluster; what it started ends with the agent. After an error nothing
@@ -205,7 +210,7 @@ func (m *member) describeSelf(ctx context.Context) error {
 
 func (m *member) described(h *cluster.Host) bool {
 	return h.Address == m.cfg.Advertise && h.Gossip == m.cfg.Gossip.Advertise && h.Version == m.deps.Version &&
-		h.Capacity == m.cfg.Capacity.Resources() && maps.Equal(h.Labels, m.cfg.Labels)
+		h.Capacity == m.cfg.Capacity.Resources() && maps.Equal(h.Labels, h.LabelsWith(m.cfg.Labels))
 }
 
 // labels makes an empty map of nil, which UpdateHost would take for "unchanged".

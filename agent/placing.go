@@ -29,6 +29,7 @@ type order struct {
 	placed []cluster.NewContainer // items with their decision
 	made   []*cluster.Container   // nil: not yet
 	err    error
+	short  bool // of room
 	done   bool
 }
 
@@ -65,6 +66,10 @@ func (m *member) fulfilAll(orders []*order) {
 			if !o.done {
 				o.decide(room)
 			}
+			if o.short {
+				now := time.Now()
+				m.refused.Store(&now)
+			}
 		}
 		if quiet := m.quietHosts(ctx, orders); len(quiet) > 0 {
 			silent = append(silent, quiet...)
@@ -97,6 +102,7 @@ func (o *order) decide(room *room) {
 			for _, t := range slices.Backward(taken) {
 				room.giveBack(t)
 			}
+			o.short = true
 			why := d.Why
 			if len(o.items) > 1 {
 				why = fmt.Sprintf("%d of %d containers have room, and none is created: %s", fitting, len(o.items), d.Why)

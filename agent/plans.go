@@ -5,15 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
-	"github.com/vzcluster/vzcluster/cluster/raftstore"
 	"github.com/vzcluster/vzcluster/scheduler"
 )
 
@@ -47,38 +45,42 @@ func newOperationID() string {
 
 // handleDrain plans to empty a host, cordons it and has the plan carried out.
 func (m *member) handleDrain(_ http.ResponseWriter, r *http.Request) (any, error) {
-	var req api.PlanRequest
-	if err := readJSON(r, &req); err != nil {
-		return nil, err
-	}
 	host := r.PathValue("host")
-	h := m.store.State().Host(host)
-	if h == nil {
+	if m.store.State().Host(host) == nil {
 		return nil, notFound("host", host, "vzcluster host ls")
 	}
-	width, err := parallel(req)
-	if err != nil {
-		return nil, err
-	}
-	snap := m.snapshot("")
-	blocked := map[int]string{}
-	if req.Offline {
-		blocked = unblock(snap)
-	}
-	plan := scheduler.Drain(snap, host)
-	markOffline(plan.Moves, blocked)
-	op := cluster.Operation{Kind: cluster.OpDrain, Host: host, Width: width}
-	if !req.DryRun && len(plan.Unplaced) == 0 && h.State != cluster.HostCordoned {
-		cordon := cluster.SetHostState{Name: host, State: cluster.HostCordoned}
-		if _, err := applyHere[*cluster.Host](r.Context(), m, cordon); err != nil {
-			return nil, err
-		}
-	}
-	return m.begin(r.Context(), op, plan, req.DryRun)
+	return m.planFor(r, cluster.Operation{Kind: cluster.OpDrain, Host: host}, func(snap scheduler.Snapshot, _ api.PlanRequest) scheduler.Plan {
+		return scheduler.Drain(snap, host)
+	})
 }
 
 // handleConsolidate plans to empty as many hosts as possible and has the plan carried out.
 func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return m.planFor(r, cluster.Operation{Kind: cluster.OpConsolidate}, func(snap scheduler.Snapshot, req api.PlanRequest) scheduler.Plan {
+		return scheduler.Consolidate(snap, req.Max)
+	})
+}
+
+// handleRebalance plans to even out how full hosts are and has the plan carried out.
+func (m *member) handleRebalance(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return m.planFor(r, cluster.Operation{Kind: cluster.OpRebalance}, func(snap scheduler.Snapshot, req api.PlanRequest) scheduler.Plan {
+		return scheduler.Rebalance(snap, cmp.Or(req.Imbalance, rebalanceTo), m.willing(time.Now()))
+	})
+}
+
+// rebalanceTo is how many points of a hundred hosts may differ after a rebalancing that somebody asks for.
+const rebalanceTo = 10
+
+// willing says which containers a plan of the cluster's own may move to a host, room aside.
+func (m *member) willing(now time.Time) func(c *cluster.Container, host string) bool {
+	s := m.store.State()
+	return func(c *cluster.Container, host string) bool {
+		return !c.Rules.Stay && c.Rules.Window.Open(now) && s.Forbids(c, host) == ""
+	}
+}
+
+// planFor reads a request, makes its plan and begins it.
+func (m *member) planFor(r *http.Request, op cluster.Operation, plan func(scheduler.Snapshot, api.PlanRequest) scheduler.Plan) (any, error) {
 	var req api.PlanRequest
 	if err := readJSON(r, &req); err != nil {
 		return nil, err
@@ -92,14 +94,15 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 	if req.Offline {
 		blocked = unblock(snap)
 	}
-	plan := scheduler.Consolidate(snap, req.Max)
-	markOffline(plan.Moves, blocked)
+	made := plan(snap, req)
+	markOffline(made.Moves, blocked)
 	if len(req.Steps) > 0 {
-		if plan, err = m.replay(req.Steps); err != nil {
+		if made, err = m.replay(req.Steps); err != nil {
 			return nil, err
 		}
 	}
-	return m.begin(r.Context(), cluster.Operation{Kind: cluster.OpConsolidate, Width: width}, plan, req.DryRun)
+	op.Width, op.Partial, op.Park = width, req.Partial, req.Park
+	return m.begin(r.Context(), op, made, req)
 }
 
 // parallel is how many moves a plan may make at once.
@@ -151,16 +154,101 @@ func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
 	return plan, nil
 }
 
-// handleStop ends a plan: the moves that are under way are finished, no other one begins.
+// begin records a plan. One with nothing to do, or that is only shown, is not recorded and comes back ended. A plan
+// that must leave something behind is refused unless it is only shown, or that was asked for.
+func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler.Plan, req api.PlanRequest) (*cluster.Operation, error) {
+	op.ID, op.Started, op.Steps, op.Status = newOperationID(), time.Now().UTC(), plan.Moves, cluster.OpDone
+	op.Why, op.Freed = plan.Why, plan.Freed
+	if len(plan.Unplaced) > 0 && !req.DryRun && !req.Partial {
+		return nil, api.Errorf(api.CodeNoFit, "add room, or move the others with --partial", "%s", plan.Why)
+	}
+	if req.DryRun || len(plan.Moves) == 0 {
+		op.ID, op.Error = "", plan.Why
+		if !req.DryRun && !req.Save && op.Kind == cluster.OpDrain { // an empty host takes nothing new either
+			return &op, m.cordon(ctx, op.Host)
+		}
+		return &op, nil
+	}
+	begin := cluster.BeginPlan{Operation: op}
+	if req.Save {
+		begin.Operation.Status = cluster.OpProposed
+		return applyHere[*cluster.Operation](ctx, m, begin)
+	}
+	if _, _, err := m.store.State().Apply(begin); err != nil { // before anything is cordoned
+		return nil, err
+	}
+	if op.Kind == cluster.OpDrain {
+		if err := m.cordon(ctx, op.Host); err != nil {
+			return nil, err
+		}
+	}
+	return applyHere[*cluster.Operation](ctx, m, begin)
+}
+
+// cordon keeps new containers off a host that takes them.
+func (m *member) cordon(ctx context.Context, host string) error {
+	if h := m.store.State().Host(host); h == nil || h.State != cluster.HostActive {
+		return nil
+	}
+	_, err := applyHere[*cluster.Host](ctx, m, cluster.SetHostState{Name: host, State: cluster.HostCordoned, At: time.Now().UTC()})
+	return err
+}
+
+// handlePlanAction approves, rejects, pauses, resumes or stops a plan.
+func (m *member) handlePlanAction(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return m.actOnPlan(r.Context(), r.PathValue("id"), r.PathValue("action"))
+}
+
+// handleStop ends a plan.
 func (m *member) handleStop(_ http.ResponseWriter, r *http.Request) (any, error) {
-	id := r.PathValue("id")
+	return m.actOnPlan(r.Context(), r.PathValue("id"), "stop")
+}
+
+func (m *member) actOnPlan(ctx context.Context, id, action string) (any, error) {
 	op := m.store.State().Operation(id)
 	switch {
 	case op == nil:
-		return nil, notFound("operation", id, "vzcluster operation list")
-	case op.Kind == cluster.OpMigrate:
-		return nil, api.Errorf(api.CodeConflict, "", "operation %s is one migration; only a drain or a consolidation can be stopped half-way", id)
-	case op.Final():
+		return nil, notFound("plan", id, "vzcluster plan ls")
+	case !op.IsPlan():
+		return nil, api.Errorf(api.CodeConflict, "", "operation %s is a %s; only plans such as a drain or a consolidation can be %s", id, op.Kind, pastOf(action))
+	case (action == "approve" || action == "reject") && op.Status != cluster.OpProposed:
+		return nil, api.Errorf(api.CodeConflict, "", "the %s %s is %s, it does not wait for approval", op.Kind, id, op.Status)
+	case action == "resume" && op.Status == cluster.OpProposed:
+		return nil, api.Errorf(api.CodeConflict, "'vzcluster plan approve "+id+"' has it carried out", "the %s %s waits for approval", op.Kind, id)
+	}
+	switch action {
+	case "approve":
+		if _, _, err := m.store.State().Apply(cluster.SetPlan{Operation: id, Status: cluster.OpRunning}); err != nil {
+			return nil, err
+		}
+		if op.Kind == cluster.OpDrain {
+			if err := m.cordon(ctx, op.Host); err != nil {
+				return nil, err
+			}
+		}
+		return applyHere[*cluster.Operation](ctx, m, cluster.SetPlan{Operation: id, Status: cluster.OpRunning})
+	case "resume":
+		return applyHere[*cluster.Operation](ctx, m, cluster.SetPlan{Operation: id, Status: cluster.OpRunning})
+	case "pause":
+		return applyHere[*cluster.Operation](ctx, m, cluster.SetPlan{Operation: id, Status: cluster.OpPaused})
+	case "reject":
+		return applyHere[*cluster.Operation](ctx, m, cluster.EndPlan{Operation: id, Status: cluster.OpAborted, Error: "rejected", At: time.Now().UTC()})
+	case "stop":
+		return m.stopPlan(ctx, op)
+	}
+	return nil, api.Errorf(api.CodeUsage, "use approve, reject, pause, resume or stop", "%q cannot be done to a plan", action)
+}
+
+func pastOf(action string) string {
+	if strings.HasSuffix(action, "e") {
+		return action + "d"
+	}
+	return map[string]string{"stop": "stopped"}[action] + map[string]string{"reject": "rejected"}[action]
+}
+
+// stopPlan ends a plan: the moves that are under way are finished, no other one begins.
+func (m *member) stopPlan(ctx context.Context, op *cluster.Operation) (any, error) {
+	if op.Final() {
 		return op, nil
 	}
 	left := 0
@@ -169,205 +257,7 @@ func (m *member) handleStop(_ http.ResponseWriter, r *http.Request) (any, error)
 			left++
 		}
 	}
-	return applyHere[*cluster.Operation](r.Context(), m, cluster.EndPlan{
-		Operation: id, Status: cluster.OpAborted, Error: fmt.Sprintf("stopped by the user; %d of %d moves were not begun", left, len(op.Steps)), At: time.Now().UTC(),
+	return applyHere[*cluster.Operation](ctx, m, cluster.EndPlan{
+		Operation: op.ID, Status: cluster.OpAborted, Error: fmt.Sprintf("stopped by the user; %d of %d moves were not begun", left, len(op.Steps)), At: time.Now().UTC(),
 	})
-}
-
-// begin records a plan. One with nothing to do, or that is only shown, is not recorded and comes back ended. A plan
-// that must leave something behind is refused unless it is only shown.
-func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler.Plan, dry bool) (*cluster.Operation, error) {
-	op.ID, op.Started, op.Steps, op.Status = newOperationID(), time.Now().UTC(), plan.Moves, cluster.OpDone
-	if len(plan.Unplaced) > 0 && !dry {
-		return nil, api.Errorf(api.CodeNoFit, "add room, or look at the plan with --dry-run", "%s", plan.Why)
-	}
-	if dry || len(plan.Moves) == 0 {
-		op.ID, op.Error = "", plan.Why
-		return &op, nil
-	}
-	return applyHere[*cluster.Operation](ctx, m, cluster.BeginPlan{Operation: op})
-}
-
-// carryOutPlans starts what carries out each running plan, those of an earlier leader too.
-func (m *member) carryOutPlans(ctx context.Context, done *sync.WaitGroup) {
-	for _, op := range m.store.State().Operations() {
-		if op.Final() || op.Kind == cluster.OpMigrate {
-			continue
-		}
-		id := op.ID
-		if _, runs := m.plans.LoadOrStore(id, struct{}{}); runs {
-			continue
-		}
-		done.Go(func() {
-			defer m.plans.Delete(id)
-			if err := m.carryOut(ctx, id); err != nil && ctx.Err() == nil {
-				m.log.Warn("a plan is interrupted and will be taken up again", "operation", id, "error", err)
-				select { // carryOutPlans starts it again
-				case <-ctx.Done():
-				case <-time.After(10 * m.timing.Retry):
-				}
-			}
-		})
-	}
-}
-
-// stepEnd is how a step of a plan ended; reason says why it failed.
-type stepEnd struct {
-	step   int
-	reason string
-	err    error // of the quorum: nothing is known
-}
-
-// carryOut does the steps of a plan, as many at once as it is wide, and ends the plan. Its own errors are those of the
-// quorum; what stops a plan is recorded in it.
-func (m *member) carryOut(ctx context.Context, id string) error {
-	plan := m.store.State().Operation(id)
-	begun, ended := make([]bool, len(plan.Steps)), make([]bool, len(plan.Steps))
-	for i, step := range plan.Steps {
-		begun[i], ended[i] = step.Status == cluster.StepDone, step.Status == cluster.StepDone
-	}
-	ends := make(chan stepEnd)
-	running := 0
-	var failed *stepEnd
-	for {
-		for failed == nil && running < max(plan.Width, 1) && !m.store.State().Operation(id).Final() { // it may be stopped meanwhile
-			i := scheduler.Next(plan.Steps, begun, ended)
-			if i < 0 {
-				break
-			}
-			begun[i] = true
-			running++
-			go func() { ends <- m.doStep(ctx, plan, i) }()
-		}
-		if running == 0 {
-			return m.conclude(ctx, plan, ended, failed)
-		}
-		end := <-ends
-		running--
-		ended[end.step] = end.err == nil && end.reason == ""
-		if !ended[end.step] && (failed == nil || failed.err == nil) {
-			failed = &end
-		}
-	}
-}
-
-// doStep carries out one step and records how it ended.
-func (m *member) doStep(ctx context.Context, plan *cluster.Operation, i int) stepEnd {
-	reason, err := m.step(ctx, plan, i)
-	if err != nil || m.store.State().Operation(plan.ID).Final() {
-		return stepEnd{i, reason, err}
-	}
-	status := cluster.StepDone
-	if reason != "" {
-		status = cluster.StepFailed
-	}
-	_, err = m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Status: status})
-	return stepEnd{i, reason, err}
-}
-
-// conclude ends a plan of which no step is under way.
-func (m *member) conclude(ctx context.Context, plan *cluster.Operation, ended []bool, failed *stepEnd) error {
-	switch {
-	case m.store.State().Operation(plan.ID).Final():
-		return nil
-	case failed == nil:
-		return m.endPlan(ctx, plan.ID, cluster.OpDone, "")
-	case failed.err != nil:
-		return failed.err
-	}
-	left := 0
-	for _, done := range ended {
-		if !done {
-			left++
-		}
-	}
-	move := plan.Steps[failed.step]
-	return m.endPlan(ctx, plan.ID, cluster.OpFailed, fmt.Sprintf("stopped at %s from %s to %s: %s; %d of %d moves are left, run it again",
-		move.Name, move.From, move.To, failed.reason, left, len(plan.Steps)))
-}
-
-func (m *member) endPlan(ctx context.Context, id string, status cluster.OperationStatus, reason string) error {
-	_, err := m.apply(ctx, cluster.EndPlan{Operation: id, Status: status, Error: reason, At: time.Now().UTC()})
-	return err
-}
-
-// step moves one container and waits until the move has ended; reason says why it failed.
-func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) (reason string, err error) {
-	move, s := plan.Steps[i], m.store.State()
-	migration := move.Operation
-	if migration == "" {
-		ct := s.Container(move.Container)
-		if ct == nil || ct.Desired == cluster.WantDestroyed || ct.Host == move.To {
-			return "", nil // nothing is left to move
-		}
-		mode := cluster.ModeLive
-		if ct.State != cluster.Running {
-			mode = cluster.ModeOffline
-		} else if move.Mode != "" {
-			mode = move.Mode
-		}
-		// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.
-		migration = fmt.Sprintf("%s-%d", plan.ID, i)
-		if s.Operation(migration) == nil {
-			_, err := m.beginMigration(ctx, ct, cluster.Operation{ID: migration, To: move.To, Mode: mode, Parent: plan.ID})
-			if errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) {
-				return "", err
-			}
-			if err != nil {
-				return err.Error(), nil
-			}
-		}
-		if _, err := m.apply(ctx, cluster.StepPlan{Operation: plan.ID, Step: i, Migration: migration, Status: cluster.StepRunning}); err != nil {
-			return "", err
-		}
-	}
-	op, err := m.awaitOperation(ctx, migration)
-	switch {
-	case err != nil:
-		return "", err
-	case op == nil:
-		return "its migration is not known any more", nil
-	case op.Status != cluster.OpDone:
-		return op.Error, nil
-	}
-	return "", nil
-}
-
-// awaitOperation waits until an operation is final and returns it; nil when it is not known.
-func (m *member) awaitOperation(ctx context.Context, id string) (*cluster.Operation, error) {
-	for {
-		changed := m.store.Changed()
-		op := m.store.State().Operation(id)
-		if op == nil || op.Final() {
-			return op, nil
-		}
-		select {
-		case <-ctx.Done():
-			return op, ctx.Err()
-		case <-changed:
-		}
-	}
-}
-
-// beginMigration records that a container shall move; the agents of both hosts see the record and carry it out. The
-// operation says which id it gets, where to and how.
-func (m *member) beginMigration(ctx context.Context, ct *cluster.Container, op cluster.Operation) (*cluster.Operation, error) {
-	op.Kind, op.Started = cluster.OpMigrate, time.Now().UTC()
-	op.Container, op.Generation, op.From = ct.ID, ct.Generation, ct.Host
-	result, err := m.store.Apply(ctx, cluster.BeginMigration{Operation: op})
-	if err != nil {
-		return nil, err
-	}
-	m.spread()
-	begun, _ := result.(*cluster.Operation)
-	return begun, nil
-}
-
-// spread makes the followers apply what has just been committed: they learn of a commit with the next entry, which
-// may be long in coming.
-func (m *member) spread() {
-	if len(m.store.State().Hosts()) == 1 {
-		return // nobody follows
-	}
-	go func() { _ = m.store.Barrier(m.ctx) }() // without a quorum there is nothing to spread
 }

@@ -18,8 +18,11 @@ import (
 
 // Routes between agents that users have no client for.
 const (
-	routeSync = "POST /v1/local/containers/{id}/sync" // syncRequest -> {}: returns when the owner has acted
-	routeKill = "POST /v1/local/containers/{id}/kill" // -> {}: end a container's processes at once
+	routeSync     = "POST /v1/local/containers/{id}/sync" // syncRequest -> {}: returns when the owner has acted
+	routeKill     = "POST /v1/local/containers/{id}/kill" // -> {}: end a container's processes at once
+	routePoweroff = "POST /v1/local/poweroff"             // -> {}: switch the host off
+	routeTurn     = "POST /v1/local/turn"                 // turnHook -> {}: run the hook of a maintenance
+	routeBoot     = "GET /v1/local/boot"                  // -> the boot id
 )
 
 // maxBody bounds a JSON request, in bytes.
@@ -58,39 +61,47 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc(api.RouteStatus, a.handleStatus)
 
 	for route, f := range map[string]answerer{
-		api.RouteEnroll:       (*member).handleEnroll,
-		api.RouteTokens:       (*member).handleTokens,
-		api.RouteTokenCreate:  (*member).handleTokenCreate,
-		api.RouteTokenRevoke:  (*member).handleTokenRevoke,
-		api.RouteHosts:        (*member).handleHosts,
-		api.RouteHostState:    (*member).handleHostState,
-		api.RouteDrain:        (*member).handleDrain,
-		api.RouteConsolidate:  (*member).handleConsolidate,
-		api.RouteStop:         (*member).handleStop,
-		api.RoutePlace:        (*member).handlePlace,
-		api.RouteContainers:   (*member).handleContainers,
-		api.RouteCreate:       (*member).handleCreate,
-		api.RouteCreateMany:   (*member).handleCreateMany,
-		api.RouteContainer:    (*member).handleContainer,
-		api.RouteSet:          (*member).handleSet,
-		api.RouteAction:       (*member).handleAction,
-		api.RouteMigrate:      (*member).handleMigrate,
-		api.RouteTrash:        (*member).handleTrash,
-		api.RouteSnapshot:     (*member).handleSnapshot,
-		api.RouteSwitch:       (*member).handleSwitch,
-		api.RouteSnapshotDrop: (*member).handleSnapshotDrop,
-		api.RouteClone:        (*member).handleClone,
-		api.RouteReinstall:    (*member).handleReinstall,
-		api.RouteRestore:      (*member).handleRestore,
-		api.RouteTemplates:    (*member).handleTemplates,
-		api.RouteTemplate:     (*member).handleTemplate,
-		api.RouteTemplateDrop: (*member).handleTemplateDrop,
-		api.RouteOperations:   (*member).handleOperations,
-		api.RouteOperation:    (*member).handleOperation,
-		api.RouteNetworks:     (*member).handleNetworks,
-		api.RouteNetworkAdd:   (*member).handleNetworkAdd,
-		api.RouteNetworkDrop:  (*member).handleNetworkDrop,
-		api.RouteNetworkPool:  (*member).handleNetworkPool,
+		api.RouteEnroll:        (*member).handleEnroll,
+		api.RouteTokens:        (*member).handleTokens,
+		api.RouteTokenCreate:   (*member).handleTokenCreate,
+		api.RouteTokenRevoke:   (*member).handleTokenRevoke,
+		api.RouteHosts:         (*member).handleHosts,
+		api.RouteHostState:     (*member).handleHostState,
+		api.RouteDrain:         (*member).handleDrain,
+		api.RouteConsolidate:   (*member).handleConsolidate,
+		api.RouteRebalance:     (*member).handleRebalance,
+		api.RouteMaintain:      (*member).handleMaintain,
+		api.RoutePlanAction:    (*member).handlePlanAction,
+		api.RouteHostSet:       (*member).handleHostSet,
+		api.RouteHostRemove:    (*member).handleHostRemove,
+		api.RouteHostPower:     (*member).handleHostPower,
+		api.RouteSettings:      (*member).handleSettings,
+		api.RouteSettingsWrite: (*member).handleSettingsWrite,
+		api.RouteStop:          (*member).handleStop,
+		api.RoutePlace:         (*member).handlePlace,
+		api.RouteContainers:    (*member).handleContainers,
+		api.RouteCreate:        (*member).handleCreate,
+		api.RouteCreateMany:    (*member).handleCreateMany,
+		api.RouteContainer:     (*member).handleContainer,
+		api.RouteSet:           (*member).handleSet,
+		api.RouteAction:        (*member).handleAction,
+		api.RouteMigrate:       (*member).handleMigrate,
+		api.RouteTrash:         (*member).handleTrash,
+		api.RouteSnapshot:      (*member).handleSnapshot,
+		api.RouteSwitch:        (*member).handleSwitch,
+		api.RouteSnapshotDrop:  (*member).handleSnapshotDrop,
+		api.RouteClone:         (*member).handleClone,
+		api.RouteReinstall:     (*member).handleReinstall,
+		api.RouteRestore:       (*member).handleRestore,
+		api.RouteTemplates:     (*member).handleTemplates,
+		api.RouteTemplate:      (*member).handleTemplate,
+		api.RouteTemplateDrop:  (*member).handleTemplateDrop,
+		api.RouteOperations:    (*member).handleOperations,
+		api.RouteOperation:     (*member).handleOperation,
+		api.RouteNetworks:      (*member).handleNetworks,
+		api.RouteNetworkAdd:    (*member).handleNetworkAdd,
+		api.RouteNetworkDrop:   (*member).handleNetworkDrop,
+		api.RouteNetworkPool:   (*member).handleNetworkPool,
 	} {
 		mux.HandleFunc(route, a.onLeader(jsonOf(f)))
 	}
@@ -115,6 +126,9 @@ func (a *Agent) routes() http.Handler {
 		routeFit:             jsonOf((*member).handleFit),
 		routeSync:            jsonOf((*member).handleSync),
 		routeKill:            jsonOf((*member).handleKill),
+		routePoweroff:        jsonOf((*member).handlePoweroff),
+		routeTurn:            jsonOf((*member).handleTurn),
+		routeBoot:            jsonOf((*member).handleBoot),
 	} {
 		mux.HandleFunc(route, a.joined(hostsOnly(h)))
 	}

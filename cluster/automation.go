@@ -52,6 +52,8 @@ func (a Automation) WithDefaults() Automation {
 // Check says whether the automation makes sense; what it returns is ErrInvalid.
 func (a Automation) Check() error {
 	switch {
+	case a.Rebalance && a.Consolidate:
+		return Refuse(ErrInvalid, "a cluster cannot both spread its load and gather it; switch on one of rebalance and consolidate")
 	case a.Imbalance < 0 || a.Imbalance > 100:
 		return Refuse(ErrInvalid, "hosts cannot differ by %d points of a hundred; use 1 to 100", a.Imbalance)
 	case a.Spare < 0 || a.Spare > 100:

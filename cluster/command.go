@@ -104,8 +104,11 @@ type SetVoter struct {
 	Voter bool
 }
 
-// RemoveHost forgets a host; ErrConflict while it owns containers or is part of a migration.
-type RemoveHost struct{ Name string }
+// RemoveHost forgets a host; ErrConflict while it owns containers (unless forced) or is part of a migration.
+type RemoveHost struct {
+	Name  string
+	Force bool `json:",omitempty"` // its containers are lost: they are forgotten with it
+}
 
 // AddToken keeps a join token and drops those that expired more than a day before it. Result: *Token.
 type AddToken struct{ Token Token }
@@ -262,6 +265,7 @@ type StepPlan struct {
 type SetPlan struct {
 	Operation string
 	Status    OperationStatus // OpRunning or OpPaused
+	Why       string          `json:",omitempty"` // it is paused; empty: somebody wanted it
 }
 
 // ExtendPlan adds steps to a plan that is carried out, and says how far its round is. Result: *Operation. ErrStale unless

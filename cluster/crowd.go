@@ -108,3 +108,16 @@ func (s *State) site(h *Host, c *Container) Site {
 	onHost, inZone := s.others(c, h)
 	return Site{Host: h, Free: s.Free(h.Name), OnHost: onHost, InZone: inZone}
 }
+
+// Forbids says which of a container's rules keep it off a host that it is not on, or "". Room is not part of it.
+func (s *State) Forbids(c *Container, host string) string {
+	h := s.hosts[host]
+	if h == nil {
+		return "there is no such host"
+	}
+	if why := c.Rules.Bars(h); why != "" {
+		return why
+	}
+	onHost, inZone := s.others(c, h)
+	return c.Rules.Crowded(onHost, inZone)
+}

@@ -44,7 +44,7 @@ func TestRestoredStateGoesOn(t *testing.T) {
 		create(0, "h3"), create(200, "h3"),
 		CommitMigration{"m2"},
 		TemplateOn{digest("a"), "h2"},
-		RemoveHost{"h1"},
+		RemoveHost{Name: "h1"},
 		create(200, "h3"),
 		FinishMigration{Operation: "m2", At: at(9)},
 	} {

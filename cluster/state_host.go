@@ -242,6 +242,11 @@ func (c RemoveHost) apply(s *State) (any, error) {
 			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, op.Container)
 		}
 	}
+	if c.Force {
+		for _, ct := range s.On(c.Name) {
+			s.remove(ct)
+		}
+	}
 	if owned := s.CountOn(c.Name); owned > 0 {
 		return nil, Refuse(ErrConflict, "host %q still has %d containers; move them away with 'vzcluster host drain %s'", c.Name, owned, c.Name)
 	}

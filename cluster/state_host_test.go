@@ -139,15 +139,15 @@ func TestHostStateAndVoter(t *testing.T) {
 
 func TestRemoveHost(t *testing.T) {
 	s := must(t, NewState(), threeHosts()...)
-	s = must(t, s, TemplateOn{digest("a"), "h3"}, RemoveHost{"h3"})
+	s = must(t, s, TemplateOn{digest("a"), "h3"}, RemoveHost{Name: "h3"})
 	if s.Host("h3") != nil || len(s.Hosts()) != 2 {
 		t.Error("the host is still there")
 	}
 	if got := s.Template("deb").Hosts; !slices.Equal(got, []string{"h1"}) {
 		t.Errorf("the template is said to be on %v", got)
 	}
-	s = must(t, s, RemoveHost{"h2"})
-	if _, _, err := s.Apply(RemoveHost{"h1"}); err == nil {
+	s = must(t, s, RemoveHost{Name: "h2"})
+	if _, _, err := s.Apply(RemoveHost{Name: "h1"}); err == nil {
 		t.Error("the last host was removed")
 	}
 }
@@ -161,13 +161,13 @@ func TestHostRefusals(t *testing.T) {
 		{"state of unknown", nil, SetHostState{Name: "h9", State: HostActive}, ErrNotFound, `"h9"`},
 		{"unknown state", nil, SetHostState{Name: "h1", State: "asleep"}, ErrInvalid, "asleep"},
 		{"voter unknown", nil, SetVoter{"h9", true}, ErrNotFound, `"h9"`},
-		{"remove unknown", nil, RemoveHost{"h9"}, ErrNotFound, `"h9"`},
-		{"remove owner", []Command{ct}, RemoveHost{"h1"}, ErrConflict, "drain"},
-		{"remove target", []Command{ct, begin("m", 101, "h1", "h2", 1)}, RemoveHost{"h2"}, ErrConflict, "migration"},
+		{"remove unknown", nil, RemoveHost{Name: "h9"}, ErrNotFound, `"h9"`},
+		{"remove owner", []Command{ct}, RemoveHost{Name: "h1"}, ErrConflict, "drain"},
+		{"remove target", []Command{ct, begin("m", 101, "h1", "h2", 1)}, RemoveHost{Name: "h2"}, ErrConflict, "migration"},
 		{
 			"remove source before the end",
 			[]Command{ct, begin("m", 101, "h1", "h2", 1), CommitMigration{"m"}},
-			RemoveHost{"h1"},
+			RemoveHost{Name: "h1"},
 			ErrConflict, "migration",
 		},
 		{"token without hash", nil, AddToken{Token{ID: "x", Created: at(0), Expires: at(1)}}, ErrInvalid, "hash"},

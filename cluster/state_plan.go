@@ -71,7 +71,7 @@ func (c SetPlan) apply(s *State) (any, error) {
 		return nil, err
 	}
 	op := *old
-	op.Status = c.Status
+	op.Status, op.Error = c.Status, c.Why
 	switch {
 	case old.Status == c.Status:
 		return old, nil

@@ -27,10 +27,10 @@ func TestPlansBesideEachOther(t *testing.T) {
 		}
 	}
 	proposed := must(t, drain, BeginPlan{Operation{ID: "b", Kind: OpRebalance, Status: OpProposed}})
-	if _, _, err := proposed.Apply(SetPlan{"b", OpRunning}); !errors.Is(err, ErrConflict) {
+	if _, _, err := proposed.Apply(SetPlan{Operation: "b", Status: OpRunning}); !errors.Is(err, ErrConflict) {
 		t.Errorf("a plan was approved beside another one: %v", err)
 	}
-	after := must(t, proposed, EndPlan{Operation: "a", Status: OpDone, At: at(2)}, SetPlan{"b", OpRunning})
+	after := must(t, proposed, EndPlan{Operation: "a", Status: OpDone, At: at(2)}, SetPlan{Operation: "b", Status: OpRunning})
 	if op := after.Operation("b"); op.Status != OpRunning {
 		t.Errorf("the approved plan is %s", op.Status)
 	}
@@ -38,16 +38,16 @@ func TestPlansBesideEachOther(t *testing.T) {
 
 func TestPlanIsPausedAndStopped(t *testing.T) {
 	s := must(t, must(t, NewState(), threeHosts()...), plan("a", OpDrain, "h1"),
-		StepPlan{Operation: "a", Step: 0, Status: StepDone}, SetPlan{"a", OpPaused})
+		StepPlan{Operation: "a", Step: 0, Status: StepDone}, SetPlan{Operation: "a", Status: OpPaused})
 	if _, _, err := s.Apply(plan("b", OpConsolidate, "")); !errors.Is(err, ErrConflict) {
 		t.Errorf("a plan began beside a paused one: %v", err)
 	}
-	s = must(t, s, SetPlan{"a", OpRunning}, SetPlan{"a", OpPaused}, EndPlan{Operation: "a", Status: OpAborted, At: at(3)})
+	s = must(t, s, SetPlan{Operation: "a", Status: OpRunning}, SetPlan{Operation: "a", Status: OpPaused}, EndPlan{Operation: "a", Status: OpAborted, At: at(3)})
 	op := s.Operation("a")
 	if op.Steps[0].Status != StepDone || op.Steps[1].Status != StepWithdrawn || op.Steps[1].Reason == "" {
 		t.Errorf("the stopped plan has the steps %+v", op.Steps)
 	}
-	for _, c := range []Command{SetPlan{"a", OpRunning}, StepPlan{Operation: "a", Step: 1, Status: StepDone}, ExtendPlan{Operation: "a", Known: 2}} {
+	for _, c := range []Command{SetPlan{Operation: "a", Status: OpRunning}, StepPlan{Operation: "a", Step: 1, Status: StepDone}, ExtendPlan{Operation: "a", Known: 2}} {
 		if _, _, err := s.Apply(c); !errors.Is(err, ErrStale) {
 			t.Errorf("%T after the end: %v", c, err)
 		}

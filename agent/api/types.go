@@ -169,6 +169,14 @@ type PlanRequest struct {
 	Max     int  `json:"max,omitempty"` // consolidate: free at most so many hosts, 0: as many as possible
 	// Parallel is how many moves are made at once where they do not depend on each other; 0: DefaultParallel.
 	Parallel int `json:"parallel,omitempty"`
+	// Save keeps the plan for somebody to approve, instead of carrying it out.
+	Save bool `json:"save,omitempty"`
+	// Partial has what cannot be moved stay where it is and the rest moved; else nothing is.
+	Partial   bool     `json:"partial,omitempty"`
+	Park      bool     `json:"park,omitempty"`      // consolidate: switch the freed hosts off
+	Imbalance int      `json:"imbalance,omitempty"` // rebalance: by how many points of a hundred hosts may differ; 0: 10
+	Hosts     []string `json:"hosts,omitempty"`     // maintain: these, one after the other; none: all
+	Hook      string   `json:"hook,omitempty"`      // maintain: what is run on each while it is empty
 	// Steps is a plan that was saved, to be carried out as it is; empty: a new one is made.
 	Steps []cluster.Move `json:"steps,omitempty"`
 }

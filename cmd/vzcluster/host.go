@@ -15,7 +15,7 @@ import (
 func hostCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "host", Usage: "hosts of the cluster",
-		Subcommands: []*cli.Command{
+		Subcommands: append([]*cli.Command{
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "list hosts with what is reserved of them",
 				Action: e.with(0, 0, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
@@ -40,7 +40,7 @@ func hostCommand(e *env) *cli.Command {
 				Flags:       planFlags(),
 				Action:      e.with(1, 1, e.drain),
 			},
-		},
+		}, moreHostCommands(e)...),
 	}
 }
 
@@ -59,9 +59,14 @@ func (e *env) drain(ctx context.Context, c *cli.Context, cl *api.Client) error {
 	return e.carryOut(ctx, c, planned{
 		cl: cl, what: "draining " + host, nothing: host + " has nothing to move",
 		start: func(dry bool) (cluster.Operation, error) {
-			return cl.Drain(ctx, host, api.PlanRequest{DryRun: dry, Offline: c.Bool("offline"), Parallel: c.Int("parallel")})
+			return cl.Drain(ctx, host, planRequest(c, dry))
 		},
-		impossible: func(plan cluster.Operation) error { return mustStay(ctx, cl, host, plan) },
+		impossible: func(plan cluster.Operation) error {
+			if c.Bool("partial") {
+				return nil
+			}
+			return mustStay(ctx, cl, host, plan)
+		},
 	})
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -62,7 +63,7 @@ func operationCommand(e *env) *cli.Command {
 func operationRecord(op api.Operation) view {
 	o := op.Operation
 	text := record("id", o.ID, "kind", string(o.Kind), "status", string(o.Status), "what", about(o), "mode", o.Mode, "part of", o.Parent,
-		"stage", stageNow(op), "started", moment(o.Started), "took", took(o), "error", o.Error)
+		"stage", stageNow(op), "started", moment(o.Started), "took", took(o), "why", o.Why, "turn", roundText(o), "frees", strings.Join(o.Freed, ", "), "error", o.Error)
 	if len(o.Steps) > 0 {
 		text += "\n" + planView(o).cut(false).table()
 	}

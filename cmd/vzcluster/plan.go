@@ -20,6 +20,7 @@ func consolidateCommand(e *env) *cli.Command {
 		Description: "The plan with the fewest and cheapest moves is shown first. It can be saved with --dry-run -o json, and carried out later\n" +
 			"with --plan; `vzcluster operation stop` stops it half-way.",
 		Flags: append(planFlags(), &cli.IntFlag{Name: "max", Usage: "free at most `N` hosts; 0: as many as possible"},
+			&cli.BoolFlag{Name: "park", Usage: "switch the freed hosts off, as their --power says"},
 			&cli.StringFlag{Name: "plan", Usage: "carry out the plan that was saved in `FILE`"}),
 		Action: e.with(0, 0, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
 			limit := c.Int("max")
@@ -33,7 +34,9 @@ func consolidateCommand(e *env) *cli.Command {
 			return e.carryOut(ctx, c, planned{
 				cl: cl, what: "consolidation", nothing: "no host can be freed",
 				start: func(dry bool) (cluster.Operation, error) {
-					return cl.Consolidate(ctx, api.PlanRequest{DryRun: dry, Max: limit, Steps: steps, Offline: c.Bool("offline"), Parallel: c.Int("parallel")})
+					r := planRequest(c, dry)
+					r.Max, r.Steps, r.Park = limit, steps, c.Bool("park")
+					return cl.Consolidate(ctx, r)
 				},
 			})
 		}),
@@ -59,6 +62,9 @@ func savedPlan(file string) ([]cluster.Move, error) {
 func planFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show the plan and change nothing"},
+		&cli.BoolFlag{Name: "explain", Usage: "show the reasons in full"},
+		&cli.BoolFlag{Name: "save", Usage: "keep the plan for approval: `vzcluster plan approve`"},
+		&cli.BoolFlag{Name: "partial", Usage: "what cannot be moved stays where it is; else nothing is moved"},
 		&cli.BoolFlag{Name: "offline", Usage: "stop, move and start again the containers that cannot be moved live; else they must stay"},
 		&cli.IntFlag{Name: "parallel", Value: api.DefaultParallel, Usage: fmt.Sprintf("make `N` moves at once, 1 to %d", api.MaxParallel)},
 		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
@@ -92,6 +98,13 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 	if refused != nil {
 		return refused
 	}
+	if c.Bool("save") && len(plan.Steps) > 0 {
+		op, err := p.start(false)
+		if err != nil {
+			return err
+		}
+		return e.saved(c, op)
+	}
 	if len(plan.Steps) > 0 {
 		if plan.Error != "" {
 			e.progress("%s", plan.Error)
@@ -119,7 +132,7 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 
 // showPlan prints a plan; one without moves is a sentence, unless it is refused: then the refusal is said instead.
 func (e *env) showPlan(c *cli.Context, op cluster.Operation, p planned, refused error) error {
-	v := planView(op)
+	v := planView(op).cut(!c.Bool("explain"))
 	switch {
 	case len(op.Steps) == 0 && refused != nil && forPeople(c):
 		return nil
@@ -145,6 +158,9 @@ func (e *env) followPlan(ctx context.Context, cl *api.Client, op cluster.Operati
 				if m, err := cl.Operation(ctx, s.Operation, 0); err == nil && m.Result != nil && hadBlackout(*m.Result) {
 					result = ", blackout " + ms(m.Result.BlackoutMS)
 				}
+			}
+			if s.Reason != "" {
+				result += ", " + s.Reason
 			}
 			e.progress("[%d/%d] %s: %s -> %s: %s%s", i+1, len(op.Steps), s.Name, s.From, s.To, s.Status, result)
 		}

@@ -77,7 +77,7 @@ func hostView(hs []api.Host) view {
 // hostState joins what is wanted of a host with what is seen of it.
 func hostState(h api.Host) string {
 	switch {
-	case h.Alive:
+	case h.Alive, !h.State.Awake():
 		return string(h.State)
 	case h.State == cluster.HostCordoned:
 		return "down,cordoned"
@@ -164,7 +164,11 @@ func planView(o cluster.Operation) view {
 	v := view{head: []string{"STEP", "CONTAINER", "FROM", "TO", "STATUS", "WHY"}, most: lineMost}
 	for i, m := range o.Steps {
 		v.names = append(v.names, m.Name)
-		v.rows = append(v.rows, []string{strconv.Itoa(i + 1), m.Name, m.From, m.To, dash(m.Status), m.Why})
+		why := m.Why
+		if m.Reason != "" {
+			why = m.Reason
+		}
+		v.rows = append(v.rows, []string{strconv.Itoa(i + 1), m.Name, m.From, m.To, dash(m.Status), why})
 	}
 	return v
 }

@@ -130,6 +130,7 @@ func newEngine(t *testing.T, dir, driver string) (*host, runtime.Spec) {
 		must(t, e.Destroy(context.Background(), 101))
 		must(t, tree.Remove(context.Background(), "/"+parent))
 		_ = unix.Unmount(filepath.Join(containers, ".cgroup"), unix.MNT_DETACH)
+		_ = unix.Unmount(containers, unix.MNT_DETACH) // a pool
 	})
 	return h, runtime.Spec{
 		ID: 101, Name: "ct", Hostname: "ct", Template: info.Digest, Init: info.Init, Systemd: info.Systemd, UIDBase: 1 << 20,

@@ -43,7 +43,7 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 	t.say("Creating container private area (%s)", r.Template)
 	c, err := cl.Create(ctx, r)
 	if err != nil {
-		return refused(err, r.IP)
+		return refused(err, p.ipAdd)
 	}
 	t.say("Performing postcreate actions")
 	t.say("CT configuration saved to the cluster")
@@ -84,18 +84,28 @@ func (t *tool) request(ctx context.Context, ct string, p params) (api.CreateRequ
 
 // taken gives the conflicts that have an exit code of their own.
 func taken(cs []api.Container, r api.CreateRequest) error {
-	ip, _, _ := strings.Cut(r.IP, "/")
 	for _, c := range cs {
 		switch {
 		case c.ID == r.ID:
 			return fail(codeExists, "Private area already exists: container %d is on %s", c.ID, c.Host)
 		case r.Name != "" && c.Name == r.Name:
 			return fail(codeName, "Conflict: name %s already used by container %d", r.Name, c.ID)
-		case slices.Contains(addressesOf(c), ip):
+		}
+		if ip := taking(c, strings.Split(r.IP, ",")); ip != "" {
 			return fail(codeIPInUse, "IP address %s is already in use by container %d", ip, c.ID)
 		}
 	}
 	return nil
+}
+
+// taking returns that of some addresses which a container has, or "".
+func taking(c api.Container, ips []string) string {
+	for _, ip := range ips {
+		if ip, _, _ = strings.Cut(ip, "/"); slices.Contains(addressesOf(c), ip) {
+			return ip
+		}
+	}
+	return ""
 }
 
 // template finds the template that a name of OpenVZ means: it may carry the architecture behind it.
@@ -126,14 +136,16 @@ func (t *tool) template(ctx context.Context, name string) (string, error) {
 	return "", fail(codeBadTemplate, "Cached OS template %s not found; `vzcluster template ls` lists what there is", name)
 }
 
-// refused gives what the cluster answered to a create its exit code.
-func refused(err error, ip string) error {
-	ip, _, _ = strings.Cut(ip, "/")
-	switch about := strings.Contains(err.Error(), ip); {
-	case about && api.CodeOf(err) == api.CodeConflict:
-		return fail(codeIPInUse, "%v", err)
-	case about && api.CodeOf(err) == api.CodeUsage:
-		return fail(codeIPNotOurs, "IP address not available: %v", err)
+// refused gives what the cluster answered to a command with these addresses its exit code.
+func refused(err error, ips []string) error {
+	for _, ip := range ips {
+		ip, _, _ = strings.Cut(ip, "/")
+		switch about := strings.Contains(err.Error(), ip); {
+		case about && api.CodeOf(err) == api.CodeConflict:
+			return fail(codeIPInUse, "%v", err)
+		case about && api.CodeOf(err) == api.CodeUsage:
+			return fail(codeIPNotOurs, "IP address not available: %v", err)
+		}
 	}
 	return classify(err, codeSystem)
 }

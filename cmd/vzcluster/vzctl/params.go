@@ -29,7 +29,7 @@ func (p *params) said() bool { return !reflect.DeepEqual(p.set, api.SetRequest{}
 func (p *params) overlay(over params) {
 	to, from := reflect.ValueOf(&p.set).Elem(), reflect.ValueOf(over.set)
 	for i := range from.NumField() {
-		if v := from.Field(i); !v.IsNil() {
+		if v := from.Field(i); !v.IsZero() {
 			to.Field(i).Set(v)
 		}
 	}
@@ -66,6 +66,9 @@ func parameters() []parameter {
 		{"iopslimit", "", iopsLimit},
 		{"hostname", "", func(p *params, v string) error { p.set.Hostname = &v; return nil }},
 		{"name", "", func(p *params, v string) error { p.set.Name = &v; return nil }},
+		{"onboot", "", onBoot},
+		{"bootorder", "", bootOrder},
+		{"diskinodes", "", func(p *params, v string) error { return number(upper(v), 0, math.MaxInt64, &p.set.Files) }},
 		{"description", "", func(p *params, v string) error { p.set.Text = &v; return nil }},
 		{"ostemplate", "", func(p *params, v string) error { p.template = v; return nil }},
 		{"ipadd", "IP_ADDRESS", func(p *params, v string) error { return addresses(v, &p.ipAdd) }},
@@ -87,7 +90,7 @@ func without() []parameter {
 			"numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent",
 		},
 		{"a container is stored in a layer of its own above its template, wherever the host keeps its data", "root private layout ve_layout velayout mount_opts"},
-		{"there is no quota inside a container", "diskquota diskinodes quotatime quotaugidlimit"},
+		{"there is no quota inside a container", "diskquota quotatime quotaugidlimit"},
 		{"every container has a user namespace with a range of its own", "local_uid local_gid"},
 		{"the capabilities of a container are fixed", "capability"},
 		{"containers get no devices of the host", "devices devnodes pci_add pci_del netdev_add netdev_del"},
@@ -248,4 +251,22 @@ func iopsLimit(p *params, v string) error {
 	err := number(v, 0, math.MaxInt32, &p.set.ReadIOPS)
 	p.set.WriteIOPS = p.set.ReadIOPS
 	return err
+}
+
+func onBoot(p *params, v string) error {
+	boot := cluster.OnBoot(v)
+	if boot != cluster.BootYes && boot != cluster.BootNo {
+		return fmt.Errorf("%s is neither yes nor no", v)
+	}
+	p.set.OnBoot = &boot
+	return nil
+}
+
+func bootOrder(p *params, v string) error {
+	var n *int64
+	if err := number(v, -cluster.MaxBootOrder, cluster.MaxBootOrder, &n); err != nil {
+		return err
+	}
+	p.set.BootOrder = new(int(*n))
+	return nil
 }

@@ -62,10 +62,7 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 		if api.CodeOf(err) == api.CodeConflict && p.set.Name != nil {
 			return fail(codeName, "Conflict: %v", err)
 		}
-		if api.CodeOf(err) == api.CodeConflict && len(p.ipAdd) > 0 {
-			return fail(codeIPInUse, "%v", err)
-		}
-		return classify(err, codeSystem)
+		return refused(err, p.ipAdd)
 	}
 	t.told(p)
 	if !save {

@@ -172,6 +172,17 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 	var q api.SetRequest
 	_ = json.NewDecoder(r.Body).Decode(&q)
 	c.Limits = q.LimitsOver(c.Limits)
+	for _, ip := range q.IPAdd {
+		if strings.HasPrefix(ip, "192.") {
+			return api.Errorf(api.CodeUsage, "", "%s is not among the containers' addresses", ip)
+		}
+	}
+	if q.OnBoot != nil {
+		c.OnBoot = *q.OnBoot
+	}
+	if q.BootOrder != nil {
+		c.BootOrder = *q.BootOrder
+	}
 	if q.Text != nil {
 		c.Text = *q.Text
 	}

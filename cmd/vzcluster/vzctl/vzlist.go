@@ -46,6 +46,8 @@ func fields() []field {
 		{"numproc.l", "NPROC.L", 10, func(c api.Container) any { return c.Limits.PIDs }},
 		{"iopslimit", "IOPS", 6, func(c api.Container) any { return c.Limits.ReadIOPS }},
 		{"iolimit", "IOLIMIT", 10, func(c api.Container) any { return c.Limits.ReadRate }},
+		{"onboot", "ONBOOT", 6, func(c api.Container) any { return string(c.OnBoot) }},
+		{"bootorder", "BOOTORDER", 10, func(c api.Container) any { return c.BootOrder }},
 		{"layout", "LAYOUT", 7, func(api.Container) any { return "overlay" }},
 		{"vswap", "VSWAP", 5, func(api.Container) any { return true }},
 	}

@@ -294,16 +294,21 @@ func (m *member) room(silent ...string) *room {
 }
 
 func (r *room) choose(c *cluster.Container, pin string) scheduler.Decision {
-	return scheduler.Place(r.snap, scheduler.Request{Need: c.Need(), Template: c.Digest, Pin: pin})
+	return scheduler.Place(r.snap, scheduler.Request{Need: c.Need(), Rules: c.Rules, Template: c.Digest, Pin: pin})
 }
 
 func (r *room) take(c *cluster.Container, host string) taking {
 	i := slices.IndexFunc(r.snap.Hosts, func(h scheduler.HostView) bool { return h.Name == host })
 	t := taking{i, c.Need()}
 	r.snap.Hosts[i].Reserved = r.snap.Hosts[i].Reserved.Add(t.need)
+	there := *c // the next ones of its group shall see it
+	there.ID, there.Host = -len(r.snap.Containers), host
+	r.snap.Containers = append(r.snap.Containers, there)
 	return t
 }
 
+// giveBack takes the last taking back.
 func (r *room) giveBack(t taking) {
+	r.snap.Containers = r.snap.Containers[:len(r.snap.Containers)-1]
 	r.snap.Hosts[t.host].Reserved = r.snap.Hosts[t.host].Reserved.Sub(t.need)
 }

@@ -117,3 +117,27 @@ func TestWaitForRoom(t *testing.T) {
 	_, err = hosts[0].Container(ctx, "never")
 	wantCode(t, err, api.CodeNotFound)
 }
+
+// What is placed together keeps the rules among itself: of a group with one per host, three hosts take three.
+func TestRulesOfABatch(t *testing.T) {
+	_, hosts := newCluster(t, 3)
+	one := like("web", 4, 16<<20)
+	one.Rules = cluster.Rules{Group: "web", MaxPerHost: 1}
+	_, err := hosts[0].CreateMany(t.Context(), api.CreateManyRequest{Containers: []api.CreateRequest{one}})
+	wantCode(t, err, api.CodeNoFit)
+	one.Count = 3
+	made, err := hosts[0].CreateMany(t.Context(), api.CreateManyRequest{Containers: []api.CreateRequest{one}})
+	must(t, err)
+	on := map[string]bool{}
+	for _, c := range made {
+		on[c.Host] = true
+	}
+	if len(on) != 3 {
+		t.Errorf("three of a group with one per host are on %v", on)
+	}
+	pinned := like("db", 0, 16<<20)
+	pinned.Rules.Pinned = "host2"
+	if c, err := hosts[0].Create(t.Context(), pinned); err != nil || c.Host != "host2" {
+		t.Errorf("what is pinned to host2 is on %s, %v", c.Host, err)
+	}
+}

@@ -202,5 +202,5 @@ func (m *member) place(req api.CreateRequest, digest string, silent ...string) s
 		snap.Hosts[i].Alive = h.Alive && !slices.Contains(silent, h.Name)
 	}
 	need := cluster.Container{Limits: req.Limits, Rules: req.Rules}
-	return scheduler.Place(snap, scheduler.Request{Need: need.Need(), Template: digest, Pin: req.Host})
+	return scheduler.Place(snap, scheduler.Request{Need: need.Need(), Rules: req.Rules, Template: digest, Pin: req.Host})
 }

@@ -30,7 +30,7 @@ func nicsOf(s *cluster.State, c *cluster.Container) ([]runtime.NIC, error) {
 		if network == nil {
 			return nil, fmt.Errorf("the network %s of container %d is not known: %w", n.Network, c.ID, cluster.ErrNotFound)
 		}
-		nic := runtime.NIC{Index: n.Index, Name: n.Name, MAC: n.MAC, Firewall: firewall}
+		nic := runtime.NIC{Index: n.Index, Name: n.Name, MAC: n.MAC, Firewall: firewall, Segment: runtime.Segment{Bridge: network.Bridge, VLAN: network.VLAN, VNI: network.VNI}}
 		has := map[bool]bool{}
 		for _, a := range n.Addresses {
 			p, err := netip.ParsePrefix(a)
@@ -110,7 +110,7 @@ func (m *member) connected(ctx context.Context, old, now *cluster.Container) err
 	}
 	err = m.callOwner(wait, now, "sync", syncRequest{Epoch: now.Epoch, Network: want})
 	if api.CodeOf(err) == api.CodeRefused {
-		_, undo := applyHere[*cluster.Container](ctx, m, restored(old))
+		_, undo := applyHere[*cluster.Container](ctx, m, restored(old, now))
 		m.spread()
 		return errors.Join(err, undo)
 	}
@@ -118,12 +118,21 @@ func (m *member) connected(ctx context.Context, old, now *cluster.Container) err
 }
 
 // restored is the command that gives a container its former network back.
-func restored(old *cluster.Container) cluster.SetContainer {
+func restored(old, now *cluster.Container) cluster.SetContainer {
 	ip := strings.Join(old.Addresses, ",")
 	if ip == "" {
 		ip = "none"
 	}
 	set := cluster.SetContainer{ID: old.ID, IP: &ip, Firewall: old.Firewall}
+	for _, n := range now.NICs {
+		set.NICDel = append(set.NICDel, n.Name)
+	}
+	for _, n := range old.NICs {
+		if len(n.Addresses) == 0 {
+			n.Addresses = []string{"none"}
+		}
+		set.NICAdd = append(set.NICAdd, n)
+	}
 	if set.Firewall == nil {
 		set.Firewall = &cluster.Firewall{}
 	}

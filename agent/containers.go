@@ -212,7 +212,10 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	set := cluster.SetContainer{ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, OnBoot: req.OnBoot, BootOrder: req.BootOrder, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel, Firewall: req.Firewall}
+	set := cluster.SetContainer{
+		ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, OnBoot: req.OnBoot, BootOrder: req.BootOrder, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel, Firewall: req.Firewall,
+		NICAdd: req.NICAdd, NICDel: req.NICDel, Publish: req.Publish, Unpublish: req.Unpublish,
+	}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
 		set.Limits = &limits

@@ -43,6 +43,8 @@ type Engine interface {
 	Update(id int, l runtime.Limits) error
 	// Connect makes the NICs of a running container these (idempotent). What was done before an error stays.
 	Connect(id int, nics []runtime.NIC) error
+	// Reach tells the host's network where containers are, and which ports lead to them (idempotent).
+	Reach(r runtime.Reach) error
 	// Status says what the kernel knows; an unknown container is simply not running.
 	Status(id int) (runtime.Status, error)
 	// List returns the CTIDs that leave any trace on this host: a layer, a cgroup.

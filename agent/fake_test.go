@@ -156,6 +156,8 @@ func (e *fakeEngine) Update(id int, l runtime.Limits) error {
 	return nil
 }
 
+func (e *fakeEngine) Reach(runtime.Reach) error { return nil }
+
 func (e *fakeEngine) Connect(id int, nics []runtime.NIC) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -127,6 +127,7 @@ func (m *member) start(split *splitter) {
 	m.spawn("reconcile", m.rec.run)
 	m.spawn("self", m.describeSelf)
 	m.spawn("limits", m.limits.run)
+	m.spawn("reach", m.keepReach)
 	if m.migrator != nil {
 		m.spawn("migrations", m.migrator.Run)
 		m.spawn("survey", m.survey.run)

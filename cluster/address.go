@@ -132,8 +132,20 @@ func (s *State) allocate(ct *Container, ip string) (err error) {
 	if ct.UIDBase, err = s.freeUIDs(); err != nil {
 		return err
 	}
-	ct.Addresses, err = s.chooseAddresses(ct.Network, ip, nil)
-	return err
+	if err := ct.Firewall.Check(); err != nil {
+		return err
+	}
+	wanted := ct.NICs
+	ct.NICs, ct.Ports = nil, nil
+	if ct.Addresses, err = s.chooseAddresses(ct, ct.Network, ip, nil); err != nil {
+		return err
+	}
+	for _, n := range wanted {
+		if err := s.addNIC(ct, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // macOf is the MAC of a container's NIC.
@@ -165,11 +177,12 @@ type chooser struct {
 	pools  []*addressPool
 	keep   []string // what the NIC has; wanted again, they are no conflict
 	chosen []netip.Prefix
+	others []netip.Addr // of the same container: not recorded yet
 }
 
 // chooseAddresses turns what the user asked for, words and addresses between commas, into addresses in CIDR notation.
 // What the NIC has now is kept where it is asked for again.
-func (s *State) chooseAddresses(network, ip string, have []string) ([]string, error) {
+func (s *State) chooseAddresses(ct *Container, network, ip string, have []string) ([]string, error) {
 	n, err := s.mustNetwork(network)
 	if err != nil {
 		return nil, err
@@ -185,7 +198,7 @@ func (s *State) chooseAddresses(network, ip string, have []string) ([]string, er
 	case ip == "":
 		ip = autoAddress
 	}
-	c := &chooser{s: s, pools: pools, keep: have}
+	c := &chooser{s: s, pools: pools, keep: have, others: ct.bareAddresses()}
 	for word := range strings.SplitSeq(ip, ",") {
 		if err := c.choose(strings.TrimSpace(word)); err != nil {
 			return nil, err
@@ -287,7 +300,13 @@ func (c *chooser) taken(a netip.Addr) string {
 			return ""
 		}
 	}
-	return c.s.taken(a)
+	if who := c.s.taken(a); who != "" {
+		return who
+	}
+	if slices.Contains(c.others, a) {
+		return "another of its network cards"
+	}
+	return ""
 }
 
 func (c *chooser) auto(word string) error {
@@ -300,7 +319,7 @@ func (c *chooser) auto(word string) error {
 		a, ok := c.kept(p)
 		if !ok {
 			var err error
-			if a, err = c.s.lowestFree(p, c.chosen); err != nil {
+			if a, err = c.s.lowestFree(p, c.chosen, c.others); err != nil {
 				return err
 			}
 		}
@@ -325,13 +344,13 @@ func (c *chooser) kept(pool *addressPool) (netip.Addr, bool) {
 }
 
 // lowestFree is the lowest address of a pool that nobody has and that is not about to be given out.
-func (s *State) lowestFree(p *addressPool, chosen []netip.Prefix) (netip.Addr, error) {
+func (s *State) lowestFree(p *addressPool, chosen []netip.Prefix, others []netip.Addr) (netip.Addr, error) {
 	from := p.first
 	if low, ok := s.containers.low[p.prefix]; ok && from.Less(low) {
 		from = low
 	}
 	for a := from; a.IsValid() && !p.last.Less(a); a = a.Next() {
-		if p.reserved(a) == "" && s.taken(a) == "" && !slices.Contains(chosen, netip.PrefixFrom(a, p.prefix.Bits())) {
+		if p.reserved(a) == "" && s.taken(a) == "" && !slices.Contains(others, a) && !slices.Contains(chosen, netip.PrefixFrom(a, p.prefix.Bits())) {
 			s.containers.noneBelow(p.prefix, a)
 			return a, nil
 		}

@@ -201,6 +201,11 @@ type SetContainer struct {
 	IPDel []string `json:",omitempty"` // taken away before others are added
 
 	Firewall *Firewall `json:",omitempty"` // replaces all of it
+
+	NICDel    []string        `json:",omitempty"` // names; taken away before others are added
+	NICAdd    []NIC           `json:",omitempty"` // name, network and, as addresses, words as in IP; index 0: a free one
+	Unpublish []PublishedPort `json:",omitempty"`
+	Publish   []PublishedPort `json:",omitempty"`
 }
 
 // ReportContainer is the owner's observation. Result: *Container. ErrStale when Host and Generation are not the owner's.

@@ -21,6 +21,8 @@ type NIC struct {
 	Addresses []string `json:"addresses"` // CIDR notation
 }
 
+func (n NIC) inDefault() bool { return n.Network == "" || n.Network == DefaultNetwork }
+
 // AllNICs returns a container's NICs, the first one included.
 func (c *Container) AllNICs() []NIC {
 	return append([]NIC{{Name: "eth0", Network: c.Network, MAC: c.MAC, Addresses: c.Addresses}}, c.NICs...)
@@ -263,7 +265,7 @@ func (s *State) checkPool(n *Network, a AddressPool) (*addressPool, error) {
 	return pool, nil
 }
 
-// setNetwork changes a container's addresses and firewall as the command says.
+// setNetwork changes a container's network cards, firewall and published ports as the command says.
 func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
 	if c.Firewall != nil {
 		if err := c.Firewall.Check(); err != nil {
@@ -273,11 +275,8 @@ func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
 			ct.Firewall = nil
 		}
 	}
-	if c.IP == nil && len(c.IPAdd)+len(c.IPDel) == 0 {
-		return nil
-	}
 	if c.IP != nil {
-		if ct.Addresses, err = s.chooseAddresses(ct.Network, *c.IP, ct.Addresses); err != nil {
+		if ct.Addresses, err = s.chooseAddresses(&Container{NICs: ct.NICs}, ct.Network, *c.IP, ct.Addresses); err != nil {
 			return err
 		}
 	}
@@ -285,9 +284,62 @@ func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
 		return err
 	}
 	if len(c.IPAdd) > 0 {
-		ct.Addresses, err = s.addAddresses(ct.Network, ct.Addresses, c.IPAdd)
+		if ct.Addresses, err = s.addAddresses(ct.Network, ct.Addresses, c.IPAdd); err != nil {
+			return err
+		}
 	}
-	return err
+	if err := c.setNICs(s, ct); err != nil {
+		return err
+	}
+	return c.setPorts(s, ct)
+}
+
+func (c SetContainer) setNICs(s *State, ct *Container) error {
+	ct.NICs = slices.Clone(ct.NICs)
+	for _, name := range c.NICDel {
+		i := slices.IndexFunc(ct.NICs, func(n NIC) bool { return n.Name == name })
+		if i < 0 {
+			return Refuse(ErrInvalid, "%s has no network card %q beside eth0 that could be taken away; 'vzcluster show %s' lists them", ct.Ref(), name, ct.Name)
+		}
+		ct.NICs = slices.Delete(ct.NICs, i, i+1)
+	}
+	for _, n := range c.NICAdd {
+		if err := s.addNIC(ct, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxNICs is how many network cards a container can have, the first one included.
+const maxNICs = 8
+
+// addNIC gives a container one more card; its addresses are words as in SetContainer.IP.
+func (s *State) addNIC(ct *Container, n NIC) (err error) {
+	if n.Name == "" || len(n.Name) > maxLinkName || strings.ContainsAny(n.Name, "/ :.") || n.Name == "lo" {
+		return Refuse(ErrInvalid, "%q is no name of a network card; use up to %d letters and digits, such as eth1", n.Name, maxLinkName)
+	}
+	used := map[int]bool{}
+	for _, o := range ct.AllNICs() {
+		used[o.Index] = true
+		if o.Name == n.Name {
+			return Refuse(ErrConflict, "%s has a network card %s already; choose another name", ct.Ref(), n.Name)
+		}
+	}
+	if n.Index == 0 || used[n.Index] {
+		for n.Index = 1; used[n.Index]; n.Index++ {
+		}
+	}
+	if n.Index < 1 || n.Index >= maxNICs {
+		return Refuse(ErrInvalid, "a container can have %d network cards at most", maxNICs)
+	}
+	n.MAC = macOf(ct.ID, n.Index)
+	if n.Addresses, err = s.chooseAddresses(ct, n.Network, strings.Join(n.Addresses, ","), nil); err != nil {
+		return err
+	}
+	ct.NICs = append(ct.NICs, n)
+	slices.SortFunc(ct.NICs, func(a, b NIC) int { return cmp.Compare(a.Index, b.Index) })
+	return nil
 }
 
 // sameNetwork reports whether two records of a container have the same NICs and firewall.
@@ -295,5 +347,5 @@ func (c *Container) sameNetwork(o *Container) bool {
 	same := func(a, b NIC) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses)
 	}
-	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same) && c.Firewall.equal(o.Firewall)
+	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same) && c.Firewall.equal(o.Firewall) && slices.Equal(c.Ports, o.Ports)
 }

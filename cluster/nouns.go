@@ -103,6 +103,7 @@ type Container struct {
 	Network    string            `json:"network,omitempty"`  // that its first NIC, eth0, is in; empty: the default one
 	NICs       []NIC             `json:"nics,omitempty"`     // beside eth0
 	Firewall   *Firewall         `json:"firewall,omitempty"` // nil: everything is let through
+	Ports      []PublishedPort   `json:"ports,omitempty"`    // of every host, that lead to it
 	UIDBase    uint32            `json:"uid_base"`           // first host uid and gid of its user namespace, 65536 follow
 	Labels     map[string]string `json:"labels,omitempty"`
 	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one

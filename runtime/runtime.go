@@ -107,8 +107,37 @@ type NIC struct {
 	MAC       string
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr // default routes, at most one of IPv4 and one of IPv6
+	Segment   Segment
 	Rates     Rates
 	Firewall  *Firewall // nil: everything is let through
+}
+
+// Segment is what joins NICs on all hosts. The zero Segment is the bridge that the host was told of.
+type Segment struct {
+	Bridge string // a bridge that the host has
+	VLAN   int    // a VLAN of the hosts' LAN
+	VNI    int    // a VXLAN between the hosts
+}
+
+// Reach is what a host must know of containers elsewhere.
+type Reach struct {
+	Overlays map[int][]Far // by VNI: those on other hosts
+	Forwards []Forward
+}
+
+// Far is a NIC in an overlay, on another host.
+type Far struct {
+	ID, Index int
+	MAC       string
+	Addresses []netip.Addr
+	Host      netip.Addr
+}
+
+// Forward has a port of this host lead elsewhere.
+type Forward struct {
+	Proto byte
+	Port  uint16
+	To    netip.AddrPort
 }
 
 // Firewall says what a NIC gets and sends. The first rule that matches decides.
@@ -236,6 +265,8 @@ type Network interface {
 	Open(id int, nics []NIC) error
 	// Close takes the ports out of the bridge: nothing gets in or out (idempotent).
 	Close(id int) error
+	// Reach tells the host where containers are (idempotent). What it was told before and is not told again ends.
+	Reach(r Reach) error
 	// Change makes the NICs of a running container with open ports these: it plugs, unplugs and changes what differs
 	// (idempotent). What it did before an error stays.
 	Change(id, pid int, nics []NIC) error

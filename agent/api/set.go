@@ -33,6 +33,11 @@ type SetRequest struct {
 	IPAdd     []string          `json:"ip_add,omitempty"`
 	IPDel     []string          `json:"ip_del,omitempty"`
 	Firewall  *cluster.Firewall `json:"firewall,omitempty"` // replaces all of it
+
+	NICAdd    []cluster.NIC           `json:"nic_add,omitempty"` // name, network and, as addresses, words as in IP
+	NICDel    []string                `json:"nic_del,omitempty"` // names
+	Publish   []cluster.PublishedPort `json:"publish,omitempty"`
+	Unpublish []cluster.PublishedPort `json:"unpublish,omitempty"`
 }
 
 // LimitsOver returns the old limits with the changes.

@@ -164,7 +164,7 @@ func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine
 	}
 	nics, err := network.New(network.Config{
 		Bridge: cfg.Network.Bridge, Uplink: cfg.Network.Uplink, Address: cfg.Network.Address,
-		Pool: pool, NAT: cfg.Network.NAT, Log: log,
+		Local: localAddress(cfg), Pool: pool, NAT: cfg.Network.NAT, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -208,6 +208,19 @@ func figures(cfg agent.Config, e *engine.Engine, log *slog.Logger) *lxcfs.LXCFS 
 }
 
 func figuresDir(cfg agent.Config) string { return filepath.Join(cfg.RunDir, "lxcfs") }
+
+// localAddress is where other hosts send what goes through an overlay.
+func localAddress(cfg agent.Config) netip.Addr {
+	host, _, err := net.SplitHostPort(cfg.Advertise)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{} // a name: the kernel chooses
+	}
+	return a.Unmap()
+}
 
 // resolver serves the containers' names on the bridge's address.
 func resolver(cfg agent.Config) agent.Resolver {

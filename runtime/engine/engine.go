@@ -303,6 +303,9 @@ func (e *Engine) Update(id int, l runtime.Limits) error {
 	return nil
 }
 
+// Reach tells the host's network where containers are.
+func (e *Engine) Reach(r runtime.Reach) error { return e.Network.Reach(r) }
+
 // Connect makes the NICs of a running container these. One that does not run gets them at its next start.
 func (e *Engine) Connect(id int, nics []runtime.NIC) error {
 	st, err := e.OCI.Status(id)

@@ -37,8 +37,7 @@ func (m member) listen(t *testing.T, addr string) {
 // connect makes a connection from inside a member; nil when nothing answers within the time.
 func (m member) connect(t *testing.T, addr string, within time.Duration) net.Conn {
 	t.Helper()
-	var c net.Conn
-	err := InNamespace(m.pid, func() (err error) { c, err = net.DialTimeout("tcp", addr, within); return err })
+	c, err := m.dial(addr, within)
 	var slow net.Error
 	if err != nil && !(errors.As(err, &slow) && slow.Timeout()) && !errors.Is(err, syscall.EHOSTUNREACH) {
 		t.Fatal(err)
@@ -48,6 +47,11 @@ func (m member) connect(t *testing.T, addr string, within time.Duration) net.Con
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+func (m member) dial(addr string, within time.Duration) (c net.Conn, err error) {
+	err = InNamespace(m.pid, func() (err error) { c, err = net.DialTimeout("tcp", addr, within); return err })
+	return c, err
 }
 
 func echoes(c net.Conn) bool {

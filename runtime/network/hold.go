@@ -40,10 +40,10 @@ type holding struct {
 // host's own containers as the bridge floods them. Collecting ends by itself when the new place announces itself.
 func (n *Network) Hold(nics []runtime.NIC) (runtime.Held, error) {
 	var all holdings
-	if n.conf.Uplink == "" {
-		return all, nil
-	}
 	for _, nic := range nics {
+		if n.uplink(nic.Segment) == "" {
+			continue
+		}
 		h, err := n.hold(nic)
 		if err != nil {
 			all.Close()
@@ -59,9 +59,9 @@ func (n *Network) hold(nic runtime.NIC) (*holding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hold frames: %w", err)
 	}
-	link, err := netlink.LinkByName(n.conf.Uplink)
+	link, err := netlink.LinkByName(n.uplink(nic.Segment))
 	if err != nil {
-		return nil, fmt.Errorf("hold frames at uplink %s: %w", n.conf.Uplink, err)
+		return nil, fmt.Errorf("hold frames at uplink %s: %w", n.uplink(nic.Segment), err)
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0) // hears nothing yet
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -30,6 +31,7 @@ type Config struct {
 	Bridge  string       // empty: "vzbr0"
 	Uplink  string       // interface that becomes a port of the bridge, which takes over its addresses and routes; empty: none
 	Address string       // CIDR address of the bridge; empty: leave as it is
+	Local   netip.Addr   // of this host, to which others send what goes through an overlay; not valid: the kernel chooses
 	Pool    netip.Prefix // what containers have addresses of
 	NAT     bool         // masquerade what containers send beyond the pool, and forward it
 	Log     *slog.Logger // nil: discarded
@@ -40,6 +42,9 @@ type Config struct {
 type Network struct {
 	conf Config
 	log  *slog.Logger
+
+	forwarding sync.Mutex
+	forwards   bool // some may be laid down
 }
 
 var _ runtime.Network = (*Network)(nil)
@@ -60,7 +65,7 @@ func New(c Config) (*Network, error) {
 	if c.NAT && !c.Pool.IsValid() {
 		return nil, errors.New("address translation needs the pool that containers have addresses of")
 	}
-	return &Network{conf: c, log: c.Log}, nil
+	return &Network{conf: c, log: c.Log, forwards: true}, nil
 }
 
 // PortName is the host end of a container's first NIC.
@@ -119,9 +124,9 @@ func (n *Network) plug(id, pid int, nic runtime.NIC) error {
 	if err := n.lay(port, nic); err != nil {
 		return err
 	}
-	bridge, err := netlink.LinkByName(n.conf.Bridge)
+	bridge, err := n.segment(nic.Segment)
 	if err != nil {
-		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
+		return err
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Flags = port, bridge.Attrs().MTU, net.FlagUp
@@ -160,16 +165,16 @@ func (n *Network) open(name string, nic runtime.NIC) error {
 	if err != nil {
 		return err
 	}
-	bridge, err := netlink.LinkByName(n.conf.Bridge)
+	bridge, err := n.segment(nic.Segment)
 	if err != nil {
-		return fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
+		return err
 	}
 	if err := waitUp(name); err != nil {
 		return err
 	}
 	if port.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := netlink.LinkSetMaster(port, bridge); err != nil {
-			return fmt.Errorf("cannot join bridge %s: %w", n.conf.Bridge, err)
+			return fmt.Errorf("cannot join bridge %s: %w", bridge.Attrs().Name, err)
 		}
 	}
 	if err := waitForwarding(name); err != nil {

@@ -20,18 +20,18 @@ const answerTime = 300 * time.Millisecond
 
 // Ready implements runtime.Network. The container itself may answer for its address: it is still elsewhere on this LAN.
 func (n *Network) Ready(ctx context.Context, nics []runtime.NIC) (string, error) {
-	bridge, err := netlink.LinkByName(n.conf.Bridge)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return fmt.Sprintf("there is no bridge %s", n.conf.Bridge), nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("bridge %s: %w", n.conf.Bridge, err)
-	}
 	own, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return "", fmt.Errorf("read this host's addresses: %w", err)
 	}
 	for _, nic := range nics {
+		bridge, err := n.segment(nic.Segment)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return fmt.Sprintf("there is no %s", strings.SplitN(err.Error(), ":", 2)[0]), nil
+		}
+		if err != nil {
+			return "", err
+		}
 		for _, a := range nic.Addresses {
 			for _, o := range own {
 				if o.IP.Equal(a.Addr().AsSlice()) {

@@ -47,16 +47,7 @@ type Snapshot struct {
 	Seed       uint64 // decides between hosts that are alike; 0: by name
 
 	// For plans that the cluster makes of its own accord.
-	Now   time.Time         // for windows; zero: all are open
-	Moved map[int]time.Time // when a container was last moved
-	Cost  map[int]Cost      // what is known of a container's next move; without it, its memory counts
-}
-
-// Cost is what a move of a container is expected to cost.
-type Cost struct {
-	Bytes      int64   // to be sent
-	DirtyRate  int64   // bytes per second that it writes while it is copied
-	BlackoutMS float64 // predicted; 0: not known
+	Now time.Time // for windows; zero: all are open
 }
 
 // board turns the snapshot into one that decisions change. The i-th item is the i-th container of the returned list,
@@ -88,18 +79,6 @@ func (s Snapshot) board() (*Board, []cluster.Container) {
 	}
 	return b, cs
 }
-
-// cost is what a move costs, in bytes: what is sent, and what is written meanwhile counts twice.
-func (s Snapshot) cost(c *cluster.Container) int64 {
-	if k, ok := s.Cost[c.ID]; ok {
-		const perSecond = 100 << 20 // a careful guess of what a network gives to one migration
-		return k.Bytes + k.Bytes/perSecond*k.DirtyRate + int64(k.BlackoutMS*float64(mibPerMS))
-	}
-	return c.Limits.RAM
-}
-
-// mibPerMS is what a millisecond of silence is worth beside bytes.
-const mibPerMS = 1 << 20
 
 // hosts returns the hosts by name.
 func (s Snapshot) hosts() []HostView {

@@ -33,7 +33,9 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 		return false, err
 	}
 	mine := c != nil && c.Host == r.m.name
-	if mine && l.Fresh { // what a boot means is decided once, and the replica here has just begun to fill
+	// What a boot means is decided once, and the replica here has just begun to fill. Of what runs it means nothing, and to
+	// read its record from the leader would take a restart that was asked for meanwhile for one that was done.
+	if mine && l.Fresh && !l.Running {
 		if c, err = r.m.read(ctx, id); err != nil {
 			return false, err
 		}

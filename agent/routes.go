@@ -79,6 +79,8 @@ func (a *Agent) routes() http.Handler {
 		api.RouteSettingsWrite: (*member).handleSettingsWrite,
 		api.RouteStop:          (*member).handleStop,
 		api.RoutePlace:         (*member).handlePlace,
+		api.RouteCapacity:      (*member).handleCapacity,
+		api.RouteWhatIf:        (*member).handleWhatIf,
 		api.RouteContainers:    (*member).handleContainers,
 		api.RouteCreate:        (*member).handleCreate,
 		api.RouteCreateMany:    (*member).handleCreateMany,

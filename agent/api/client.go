@@ -248,6 +248,16 @@ func (c *Client) Place(ctx context.Context, r CreateRequest) (PlaceReply, error)
 	return get[PlaceReply](ctx, c, RoutePlace, r)
 }
 
+// Capacity counts how many more containers of a shape fit.
+func (c *Client) Capacity(ctx context.Context, r CreateRequest) (CapacityReply, error) {
+	return get[CapacityReply](ctx, c, RouteCapacity, r)
+}
+
+// WhatIf says what the loss of a host would mean.
+func (c *Client) WhatIf(ctx context.Context, host string) (WhatIfReply, error) {
+	return get[WhatIfReply](ctx, c, RouteWhatIf, nil, host)
+}
+
 // Containers lists the containers by CTID.
 func (c *Client) Containers(ctx context.Context) ([]Container, error) {
 	return get[[]Container](ctx, c, RouteContainers, nil)

@@ -25,6 +25,8 @@ const (
 	RouteDrain        = "POST /v1/hosts/{host}/drain"                      // PlanRequest -> cluster.Operation (with dry_run: a plan, not started)
 	RouteConsolidate  = "POST /v1/consolidate"                             // PlanRequest -> cluster.Operation
 	RoutePlace        = "POST /v1/place"                                   // CreateRequest -> PlaceReply
+	RouteCapacity     = "POST /v1/capacity"                                // CreateRequest -> CapacityReply
+	RouteWhatIf       = "GET /v1/hosts/{host}/whatif"                      // -> WhatIfReply: what its loss would mean
 	RouteContainers   = "GET /v1/containers"                               // -> []Container
 	RouteCreate       = "POST /v1/containers"                              // CreateRequest -> Container
 	RouteContainer    = "GET /v1/containers/{ct}"                          // -> Container
@@ -302,6 +304,29 @@ type PlaceHost struct {
 	Score  float64           `json:"score"`
 	Free   cluster.Resources `json:"free"`
 	Reason string            `json:"reason"`
+}
+
+// CapacityReply is how many more containers of a shape fit.
+type CapacityReply struct {
+	Now       int    `json:"now"`
+	AfterLoss int    `json:"after_loss"` // with any one host dead, its protected containers placed elsewhere
+	Worst     string `json:"worst"`      // the host whose loss leaves so little
+}
+
+// WhatIfReply is what the loss of a host would mean.
+type WhatIfReply struct {
+	Host      string         `json:"host"`
+	Why       string         `json:"why"`       // in one sentence
+	Protected int            `json:"protected"` // containers on it that count
+	Homes     []cluster.Move `json:"homes"`     // where they would fit
+	Unplaced  []Unplaced     `json:"unplaced"`  // those that would fit nowhere
+}
+
+// Unplaced is a container for which there would be no room.
+type Unplaced struct {
+	Container int    `json:"container"`
+	Name      string `json:"name"`
+	Why       string `json:"why"`
 }
 
 // Finding is one line of the doctor.

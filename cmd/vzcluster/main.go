@@ -55,7 +55,7 @@ type env struct {
 // commands lists every command; the help groups them by category.
 func (e *env) commands() []*cli.Command {
 	groups := map[string][]*cli.Command{
-		"CLUSTER": {initCommand(e), joinCommand(e), statusCommand(e), hostCommand(e), consolidateCommand(e), rebalanceCommand(e), maintainCommand(e), planCommand(e), settingsCommand(e), tokenCommand(e), operationCommand(e)},
+		"CLUSTER": {initCommand(e), joinCommand(e), statusCommand(e), hostCommand(e), consolidateCommand(e), rebalanceCommand(e), maintainCommand(e), planCommand(e), settingsCommand(e), capacityCommand(e), whatIfCommand(e), tokenCommand(e), operationCommand(e)},
 		"CONTAINERS": {
 			createCommand(e), runCommand(e), startCommand(e), stopCommand(e), restartCommand(e), destroyCommand(e), lsCommand(e), showCommand(e),
 			setCommand(e), suspendCommand(e), resumeCommand(e), snapshotCommand(e), cloneCommand(e), reinstallCommand(e), applyCommand(e), diffCommand(e), renameCommand(e), describeCommand(e), labelCommand(e), trashCommand(e), undeleteCommand(e),

@@ -82,9 +82,9 @@ func (m *member) fulfilAll(orders []*order) {
 }
 
 // decide chooses a host for whatever of the order is not made yet.
-func (o *order) decide(room *room) {
+func (o *order) decide(room *scheduler.Placer) {
 	o.placed = slices.Clone(o.items)
-	var taken []taking
+	var taken []scheduler.Placement
 	fitting := 0
 	for i := range o.placed {
 		item := &o.placed[i]
@@ -92,15 +92,16 @@ func (o *order) decide(room *room) {
 			fitting++
 			continue
 		}
-		d := room.choose(&o.specs[item.Spec], item.Host)
+		d := room.Place(request(&o.specs[item.Spec], item.Host))
 		item.Host, item.Why, item.Waits = d.Host, d.Why, d.Host == ""
 		switch {
 		case d.Host != "":
 			fitting++
-			taken = append(taken, room.take(&o.specs[item.Spec], d.Host))
+			room.Put(d)
+			taken = append(taken, d)
 		case !o.waits:
 			for _, t := range slices.Backward(taken) {
-				room.giveBack(t)
+				room.Take(t)
 			}
 			o.short = true
 			why := d.Why
@@ -254,7 +255,7 @@ func (m *member) placeWaiting(ctx context.Context) error {
 	slices.SortStableFunc(waiting, func(a, b *cluster.Container) int { return b.Rules.Priority - a.Rules.Priority })
 	room := m.room()
 	for _, c := range waiting {
-		d := room.choose(c, "")
+		d := room.Place(request(c, ""))
 		if d.Host == "" && d.Why == c.Detail || d.Host != "" && !m.answers(ctx, d.Host) {
 			continue
 		}
@@ -265,7 +266,7 @@ func (m *member) placeWaiting(ctx context.Context) error {
 		case err != nil:
 			return err
 		case d.Host != "":
-			room.take(c, d.Host)
+			room.Put(d)
 		}
 	}
 	return nil
@@ -276,39 +277,15 @@ func errWaits(c *cluster.Container) error {
 	return api.Errorf(api.CodeConflict, "see 'vzcluster show "+c.Name+"'", "%s waits for room, it is on no host yet: %s", c.Ref(), c.Detail)
 }
 
-// room is what the hosts have left while several containers are being placed.
-type room struct{ snap scheduler.Snapshot }
-
-// taking is a container's place in a room.
-type taking struct {
-	host int
-	need cluster.Resources
-}
-
-func (m *member) room(silent ...string) *room {
+// room is what the hosts have left, for several containers to be placed.
+func (m *member) room(silent ...string) *scheduler.Placer {
 	snap := m.snapshot("")
 	for i, h := range snap.Hosts {
 		snap.Hosts[i].Alive = h.Alive && !slices.Contains(silent, h.Name)
 	}
-	return &room{snap}
+	return scheduler.NewPlacer(snap)
 }
 
-func (r *room) choose(c *cluster.Container, pin string) scheduler.Decision {
-	return scheduler.Place(r.snap, scheduler.Request{Need: c.Need(), Rules: c.Rules, Template: c.Digest, Pin: pin})
-}
-
-func (r *room) take(c *cluster.Container, host string) taking {
-	i := slices.IndexFunc(r.snap.Hosts, func(h scheduler.HostView) bool { return h.Name == host })
-	t := taking{i, c.Need()}
-	r.snap.Hosts[i].Reserved = r.snap.Hosts[i].Reserved.Add(t.need)
-	there := *c // the next ones of its group shall see it
-	there.ID, there.Host = -len(r.snap.Containers), host
-	r.snap.Containers = append(r.snap.Containers, there)
-	return t
-}
-
-// giveBack takes the last taking back.
-func (r *room) giveBack(t taking) {
-	r.snap.Containers = r.snap.Containers[:len(r.snap.Containers)-1]
-	r.snap.Hosts[t.host].Reserved = r.snap.Hosts[t.host].Reserved.Sub(t.need)
+func request(c *cluster.Container, pin string) scheduler.Request {
+	return scheduler.Request{Need: c.Need(), Rules: c.Rules, Template: c.Digest, Pin: pin}
 }

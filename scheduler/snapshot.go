@@ -74,7 +74,7 @@ func (s Snapshot) board() (*Board, []cluster.Container) {
 	for i, v := range views {
 		b.free[i] = v.Free() // migrations on their way are part of what is reserved
 	}
-	if s.Policy.Placement == cluster.Pack || slices.ContainsFunc(cs, func(c cluster.Container) bool { return c.Rules.Policy == cluster.Pack }) {
+	if s.packs() {
 		b.LearnAll()
 	}
 	return b, cs

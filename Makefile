@@ -5,7 +5,7 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate clean need-go
+.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate bench-scheduler clean need-go
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +47,9 @@ bench: setup build ## the benchmarks (needs root)
 
 bench-migrate: setup build ## the benchmarks of live migration, about an hour (needs root)
 	$(GO) run ./cmd/vzbench -set migrate -limit 2h
+
+bench-scheduler: setup build ## the benchmarks of the scheduler; VZCLUSTER_TRACES is a folder of public traces (needs root)
+	GOMAXPROCS=1 $(GO) run ./cmd/vzbench -set scheduler -limit 30m
 
 clean: ## remove what was built
 	rm -rf bin out

@@ -150,8 +150,14 @@ func freeShare(free, capacity cluster.Resources) (share float64, scarcest string
 	return math.Round(share*1000) / 1000, scarcest
 }
 
-// list joins names as in a sentence.
+// listMost bounds how many names a sentence lists.
+const listMost = 8
+
+// list joins names as in a sentence, the first ones of many.
 func list(names []string) string {
+	if more := len(names) - listMost; more > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:listMost], ", "), more)
+	}
 	if n := len(names); n > 1 {
 		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
 	}

@@ -33,6 +33,7 @@ type benchmark struct {
 const (
 	general = "general"
 	migrate = "migrate"
+	planned = "scheduler"
 )
 
 func benchmarks() []benchmark {
@@ -49,6 +50,13 @@ func benchmarks() []benchmark {
 		{name: "connections", set: migrate, runs: 30, run: thousand},
 		{name: "layer", set: migrate, runs: 5, run: layer},
 		{name: "drain", set: migrate, runs: 5, run: drain},
+		{name: "placements", set: planned, runs: 3, run: placements},
+		{name: "million", set: planned, runs: 1, run: million},
+		{name: "drain-plan", set: planned, runs: 20, run: drainPlan},
+		{name: "compact", set: planned, runs: 3, run: compact},
+		{name: "openb", set: planned, runs: 3, run: openb},
+		{name: "dlrm", set: planned, runs: 1, run: dlrm},
+		{name: "durable", set: planned, runs: 3, run: durable},
 		{name: "hundred", set: migrate, runs: 100, run: hundredMoves},
 	}
 }
@@ -61,6 +69,7 @@ type options struct {
 	quick  bool
 	out    string
 	binary string
+	traces string
 }
 
 func main() {
@@ -70,10 +79,11 @@ func main() {
 	var o options
 	flag.IntVar(&o.runs, "n", 0, "runs, or pairs of runs, of each case (0: each case's own default)")
 	flag.StringVar(&o.cases, "case", "", "only these cases, separated by commas: "+strings.Join(names(), ", "))
-	flag.StringVar(&o.set, "set", general, "the set of cases when -case names none: "+general+" or "+migrate)
+	flag.StringVar(&o.set, "set", general, "the set of cases when -case names none: "+general+", "+migrate+" or "+planned)
 	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "what a whole run may take")
 	flag.BoolVar(&o.quick, "quick", false, "leave the demo out")
 	flag.StringVar(&o.out, "out", filepath.Join("out", "bench"), "folder for results")
+	flag.StringVar(&o.traces, "traces", os.Getenv("VZCLUSTER_TRACES"), "folder of the public traces openb and dlrm, as CSV files of vzcluster simulate")
 	flag.StringVar(&o.binary, "binary", filepath.Join("bin", "vzcluster"), "the vzcluster that is measured")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -101,8 +111,8 @@ func names() []string {
 
 // choose returns the cases that the options ask for, in their own order.
 func choose(o options) ([]benchmark, error) {
-	if o.set != general && o.set != migrate {
-		return nil, fmt.Errorf("there is no set %q; the sets are %s and %s", o.set, general, migrate)
+	if o.set != general && o.set != migrate && o.set != planned {
+		return nil, fmt.Errorf("there is no set %q; the sets are %s, %s and %s", o.set, general, migrate, planned)
 	}
 	wanted := strings.FieldsFunc(o.cases, func(r rune) bool { return r == ',' || r == ' ' })
 	for _, name := range wanted {

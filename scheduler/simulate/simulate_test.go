@@ -83,7 +83,6 @@ func TestReplayMovesNoMoreThanArrivalsAllow(t *testing.T) {
 	if none.Moves != 0 || some.Moves == 0 || some.Moves > 27/5 {
 		t.Errorf("%d moves without a budget, %d with one of %d", none.Moves, some.Moves, 27/5)
 	}
-	check(t, hosts, b.String(), some, nil)
 }
 
 // check replays a consolidation's moves step by step: within a step a target must have room while no source is freed.

@@ -78,7 +78,7 @@ func (r *reconciler) forget(id int) error {
 func (r *reconciler) settleBoot(id int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.settledBoot[id] = true
+	delete(r.found, id)
 	r.announce()
 }
 

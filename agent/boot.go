@@ -24,18 +24,42 @@ func (r *reconciler) noteBoot() error {
 	if b, err := os.ReadFile(file); err == nil && string(b) == r.boot {
 		return nil
 	}
-	r.booting = true
+	r.booted = newOperationID()
 	if err := os.WriteFile(file, []byte(r.boot), 0o600); err != nil {
 		return fmt.Errorf("that the host has booted cannot be noted: %w", err)
 	}
 	return nil
 }
 
-// fresh says whether a container is as the boot of the host has found it: nothing was done or decided for it since. The
-// replica fills slowly when an agent begins, so that this cannot be asked once for all. r.mu is held.
+// findBooted takes down which containers the boot of the host has found. The replica fills slowly when an agent begins:
+// it is known when that boot, which was committed after it, is in it.
+func (r *reconciler) findBooted(s *cluster.State) {
+	r.mu.Lock()
+	known := r.booted == "" || r.found != nil
+	r.mu.Unlock()
+	if h := s.Host(r.m.name); known || h == nil || h.Boot != r.booted {
+		return
+	}
+	found := map[int]bool{}
+	for _, c := range s.On(r.m.name) {
+		found[c.ID] = true
+	}
+	r.mu.Lock()
+	r.found = found
+	r.mu.Unlock()
+	for id := range found {
+		r.poke(id)
+	}
+}
+
+// unsure says whether it is not known yet what a boot means for the containers. r.mu is held.
+func (r *reconciler) unsure() bool { return r.booted != "" && r.found == nil }
+
+// fresh says whether a container is as the boot of the host has found it: nothing was done or decided for it since. r.mu is
+// held.
 func (r *reconciler) fresh(id int) bool {
 	_, did := r.acted[id]
-	return r.booting && !did && !r.settledBoot[id]
+	return !did && r.found[id]
 }
 
 // turn waits until the containers that are to be started before this one, when the host boots, have been.
@@ -59,8 +83,8 @@ func (r *reconciler) turn(ctx context.Context, c *cluster.Container) {
 func (r *reconciler) mustWait(c *cluster.Container) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fresh(c.ID) && slices.ContainsFunc(r.m.store.State().Containers(), func(o *cluster.Container) bool {
-		return o.BootOrder > c.BootOrder && o.Host == r.m.name && o.Operation == "" && o.Desired == cluster.WantRunning && r.fresh(o.ID)
+	return r.fresh(c.ID) && slices.ContainsFunc(r.m.store.State().On(r.m.name), func(o *cluster.Container) bool {
+		return o.BootOrder > c.BootOrder && o.Operation == "" && o.Desired == cluster.WantRunning && r.fresh(o.ID)
 	})
 }
 

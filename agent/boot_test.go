@@ -95,6 +95,16 @@ func TestHostBoots(t *testing.T) {
 	boot("off", cluster.BootYes) // means the next boot
 	h.act("web", "restart", api.ActionRequest{})
 	h.becomes("off", cluster.Stopped, 0)
+
+	late, err := h.Create(t.Context(), like("late", 0, 64<<20))
+	must(t, err)
+	rec := h.agent.member.Load().rec
+	rec.mu.Lock()
+	fresh := rec.fresh(late.ID)
+	rec.mu.Unlock()
+	if fresh {
+		t.Error("what was created after the boot is as the boot has found it")
+	}
 }
 
 func TestHostShutsDown(t *testing.T) {

@@ -14,6 +14,7 @@ type local struct {
 	Memory  runtime.Suspension
 	Network string // the fingerprint of the NICs that it should have
 	Fresh   bool   // its host has booted, and nothing was done for it since
+	Unsure  bool   // its host has booted, and it is not known yet what that means
 	Acted   acted
 }
 

@@ -194,7 +194,7 @@ func (m *member) describeSelf(ctx context.Context) error {
 			}
 			_, err := m.apply(ctx, cluster.UpdateHost{
 				Name: m.name, Address: m.cfg.Advertise, Gossip: m.cfg.Gossip.Advertise, Version: m.deps.Version,
-				Capacity: m.cfg.Capacity.Resources(), Labels: labels(m.cfg.Labels),
+				Capacity: m.cfg.Capacity.Resources(), Labels: labels(m.cfg.Labels), Boot: m.rec.booted,
 			})
 			if err != nil && ctx.Err() == nil {
 				m.log.Error("this host's description was refused", "error", err)
@@ -211,7 +211,7 @@ func (m *member) describeSelf(ctx context.Context) error {
 
 func (m *member) described(h *cluster.Host) bool {
 	return h.Address == m.cfg.Advertise && h.Gossip == m.cfg.Gossip.Advertise && h.Version == m.deps.Version &&
-		h.Capacity == m.cfg.Capacity.Resources() && maps.Equal(h.Labels, h.LabelsWith(m.cfg.Labels))
+		h.Capacity == m.cfg.Capacity.Resources() && (m.rec.booted == "" || h.Boot == m.rec.booted) && maps.Equal(h.Labels, h.LabelsWith(m.cfg.Labels))
 }
 
 // labels makes an empty map of nil, which UpdateHost would take for "unchanged".

@@ -31,17 +31,17 @@ type reconciler struct {
 	boot   string
 	starts chan struct{} // a semaphore
 
-	mu          sync.Mutex
-	acted       map[int]acted
-	traces      map[int]bool
-	jobs        map[int]*job
-	waiting     map[int]bool
-	ends        map[int]runtime.End // of those that were waited for
-	booting     bool                // this is the first agent since the host booted
-	settledBoot map[int]bool        // that boot means nothing for them
-	quiet       atomic.Bool         // the host goes down: nothing is started any more
-	kills       map[int]kill
-	changed     chan struct{} // closed and replaced when an acted record changes
+	mu      sync.Mutex
+	acted   map[int]acted
+	traces  map[int]bool
+	jobs    map[int]*job
+	waiting map[int]bool
+	ends    map[int]runtime.End // of those that were waited for
+	booted  string              // what the cluster is told of the host's boot; empty: an earlier agent has told it
+	found   map[int]bool        // by that boot, and not settled yet; nil: not known yet
+	quiet   atomic.Bool         // the host goes down: nothing is started any more
+	kills   map[int]kill
+	changed chan struct{} // closed and replaced when an acted record changes
 }
 
 // job is a container that is being worked on.
@@ -60,7 +60,7 @@ func newReconciler(m *member) (*reconciler, error) {
 		m: m, dir: filepath.Join(m.cfg.RunDir, "containers"), boot: strings.TrimSpace(string(boot)),
 		starts: make(chan struct{}, maxStarts),
 		acted:  map[int]acted{}, traces: map[int]bool{}, jobs: map[int]*job{}, waiting: map[int]bool{},
-		kills: map[int]kill{}, ends: map[int]runtime.End{}, settledBoot: map[int]bool{},
+		kills: map[int]kill{}, ends: map[int]runtime.End{},
 		changed: make(chan struct{}),
 	}
 	return r, errors.Join(r.load(), r.noteBoot())
@@ -78,6 +78,7 @@ func (r *reconciler) run(ctx context.Context) error {
 		changed := r.m.store.Changed()
 		now := r.m.store.State()
 		if now.Settings() != nil { // before, the replica knows of no container at all
+			r.findBooted(now)
 			r.compare(seen, now)
 			if first {
 				r.pokeAll()

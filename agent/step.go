@@ -33,12 +33,8 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 		return false, err
 	}
 	mine := c != nil && c.Host == r.m.name
-	// What a boot means is decided once, and the replica here has just begun to fill. Of what runs it means nothing, and to
-	// read its record from the leader would take a restart that was asked for meanwhile for one that was done.
-	if mine && l.Fresh && !l.Running {
-		if c, err = r.m.read(ctx, id); err != nil {
-			return false, err
-		}
+	if mine && l.Unsure && !l.Running { // the replica may be behind; findBooted has it looked at again
+		return false, nil
 	}
 	if mine && l.Running {
 		r.watch(id)
@@ -105,7 +101,7 @@ func (r *reconciler) look(s *cluster.State, id int) (local, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return local{
-		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Network: network, Memory: memory, Fresh: r.fresh(id), Task: s.ActiveTask(id) != nil,
+		Running: status.Running, Trace: r.traces[id], Acted: r.acted[id], Network: network, Memory: memory, Fresh: r.fresh(id), Unsure: r.unsure(), Task: s.ActiveTask(id) != nil,
 		Moving: busy || op != nil && (op.From == r.m.name || op.To == r.m.name),
 	}, nil
 }

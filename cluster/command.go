@@ -87,6 +87,7 @@ type UpdateHost struct {
 	Version  string
 	Capacity Resources
 	Labels   map[string]string
+	Boot     string `json:",omitempty"` // a word of its agent's for the boot of the machine
 }
 
 // SetHostState cordons, activates, parks or wakes a host. Result: *Host. ErrConflict when it is to be parked and still

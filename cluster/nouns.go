@@ -43,6 +43,7 @@ type Host struct {
 	Serial        string            `json:"serial"` // of the certificate that the cluster issued to it
 	Joined        time.Time         `json:"joined"`
 	Version       string            `json:"version,omitempty"`
+	Boot          string            `json:"boot,omitempty"` // changes when the host boots: who reads it knows all that came before
 }
 
 // ContainerState is the last state that the owner reported.

@@ -147,6 +147,7 @@ func (c UpdateHost) apply(s *State) (any, error) {
 	set(&h.Gossip, c.Gossip)
 	set(&h.Version, c.Version)
 	set(&h.Capacity, c.Capacity)
+	set(&h.Boot, c.Boot)
 	if c.Labels != nil {
 		h.Labels = h.LabelsWith(c.Labels)
 	}
@@ -157,7 +158,7 @@ func (c UpdateHost) apply(s *State) (any, error) {
 		return nil, err
 	}
 	same := h.Address == old.Address && h.Gossip == old.Gossip && h.Version == old.Version &&
-		h.Capacity == old.Capacity && maps.Equal(h.Labels, old.Labels)
+		h.Capacity == old.Capacity && h.Boot == old.Boot && maps.Equal(h.Labels, old.Labels)
 	if same {
 		return old, nil
 	}

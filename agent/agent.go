@@ -37,6 +37,7 @@ type Agent struct {
 	group  *errgroup.Group
 	member atomic.Pointer[member] // nil: this host belongs to no cluster
 	enter  sync.Mutex             // held while this host makes or joins a cluster
+	left   atomic.Bool            // this host has left its cluster
 }
 
 // New makes an agent from a resolved configuration; nothing is started or written yet.
@@ -63,7 +64,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 }
 
 // Run serves until ctx ends, Close is called or something vital fails, and returns when all of the agent has ended.
-// Containers go on running. It may be called once.
+// Containers go on running. It may be called once. ErrLeft: the host has left its cluster, and another agent is to run on.
 func (a *Agent) Run(ctx context.Context) error {
 	defer close(a.done)
 	defer a.cancel()
@@ -82,6 +83,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.deps.Engine.Setup(a.ctx); err != nil {
 		return fmt.Errorf("this host cannot be prepared for containers: %w", err)
 	}
+	if err := a.forgetCluster(a.ctx); err != nil {
+		return err
+	}
 	a.group, a.ctx = errgroup.WithContext(a.ctx)
 	if f := a.deps.Figures; f != nil {
 		if err := f.Ensure(a.ctx); err != nil {
@@ -99,7 +103,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.Join(err, ignoreCanceled(a.group.Wait()))
 	}
 	close(a.ready)
-	return ignoreCanceled(a.group.Wait())
+	err = ignoreCanceled(a.group.Wait())
+	if a.left.Load() {
+		return errors.Join(ErrLeft, err)
+	}
+	return err
 }
 
 // Close ends a running agent and waits until it has.

@@ -220,6 +220,9 @@ func (m *member) nextStage(ctx context.Context, plan *cluster.Operation) (goesOn
 		return m.nextTurn(ctx, plan)
 	case cluster.OpDrain:
 		left := m.store.State().On(plan.Host)
+		if len(left) == 0 && plan.Leave {
+			return m.letGo(ctx, plan)
+		}
 		if len(left) == 0 {
 			break
 		}
@@ -227,7 +230,7 @@ func (m *member) nextStage(ctx context.Context, plan *cluster.Operation) (goesOn
 		if len(again.Moves) > 0 && replans(plan) < maxReplans {
 			return true, m.extend(ctx, plan, again.Moves, nil)
 		}
-		if !plan.Partial {
+		if !plan.Partial || plan.Leave {
 			return false, m.endPlan(ctx, plan.ID, cluster.OpFailed, plan.Host+" is not empty: "+whyLeft(plan, left, again))
 		}
 		return false, m.endPlan(ctx, plan.ID, cluster.OpDone, whyLeft(plan, left, again))

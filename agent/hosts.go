@@ -22,20 +22,17 @@ func (m *member) handleHostSet(_ http.ResponseWriter, r *http.Request) (any, err
 	return m.host(m.store.State(), h), nil
 }
 
-// handleHostRemove forgets a host. One that is alive would go on: it is drained and then told to leave.
+// handleHostRemove forgets a host that is down, and all that is on it. One that is up leaves in another way.
 func (m *member) handleHostRemove(_ http.ResponseWriter, r *http.Request) (any, error) {
-	name, force := r.PathValue("host"), r.URL.Query().Get("force") != ""
-	s := m.store.State()
-	h := s.Host(name)
-	switch {
+	name := r.PathValue("host")
+	switch h := m.store.State().Host(name); {
 	case h == nil:
 		return nil, notFound("host", name, "vzcluster host ls")
-	case name == m.name:
-		return nil, api.Errorf(api.CodeConflict, "stop its agent, and ask another host", "%s leads the cluster", name)
-	case force && m.alive(name):
-		return nil, api.Errorf(api.CodeConflict, "drain it, or stop its agent first", "host %s is up; what runs on it would go on without the cluster", name)
+	case m.alive(name):
+		return nil, api.Errorf(api.CodeConflict, "'vzcluster host leave "+name+"' moves everything off it first; or stop its agent",
+			"host %s is up; what runs on it would go on without the cluster", name)
 	}
-	_, err := applyHere[any](r.Context(), m, cluster.RemoveHost{Name: name, Force: force})
+	_, err := applyHere[any](r.Context(), m, cluster.RemoveHost{Name: name, Force: true})
 	return nil, err
 }
 

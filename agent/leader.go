@@ -105,7 +105,7 @@ func (m *member) noteDeaths(deadSince map[string]time.Time, started time.Time) {
 }
 
 // alignMembers makes raft's members those of the state, and its voters those that chooseVoters names. Who gains a
-// vote does so before another loses his.
+// vote does so before another loses his, and who is dead or forgotten loses his first.
 func (m *member) alignMembers(deadSince map[string]time.Time) error {
 	s := m.store.State()
 	hosts := s.Hosts()
@@ -126,24 +126,34 @@ func (m *member) alignMembers(deadSince map[string]time.Time) error {
 	voters := chooseVoters(slices.DeleteFunc(slices.Clone(hosts), func(h *cluster.Host) bool { return !h.State.Awake() }), m.name, hostFacts{
 		votes: func(name string) bool { return votes[name] }, alive: m.alive, dead: dead,
 	})
-	for _, gaining := range []bool{true, false} {
-		for _, h := range hosts {
-			if slices.Contains(voters, h.Name) != gaining {
-				continue
-			}
-			if err := m.store.SetMember(h.Name, h.Address, gaining); err != nil {
-				return err
-			}
-			if h.Voter != gaining {
-				if _, err := m.store.Apply(m.ctx, cluster.SetVoter{Name: h.Name, Voter: gaining}); err != nil {
-					return err
-				}
-			}
+	give := func(h *cluster.Host, vote bool) error {
+		if slices.Contains(voters, h.Name) != vote {
+			return nil
+		}
+		if err := m.store.SetMember(h.Name, h.Address, vote); err != nil || h.Voter == vote {
+			return err
+		}
+		_, err := m.store.Apply(m.ctx, cluster.SetVoter{Name: h.Name, Voter: vote})
+		return err
+	}
+	for _, h := range hosts {
+		if err := give(h, true); err != nil {
+			return err
 		}
 	}
 	for _, r := range members {
 		if s.Host(r.Name) == nil {
 			if err := m.store.Remove(r.Name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, alive := range []bool{false, true} { // a living voter that went first could take the quorum with it
+		for _, h := range hosts {
+			if m.alive(h.Name) != alive {
+				continue
+			}
+			if err := give(h, false); err != nil {
 				return err
 			}
 		}

@@ -166,6 +166,9 @@ type turnHook struct {
 // runTurnHook has the host run its hook. When the host goes down by it, that is its answer.
 func (m *member) runTurnHook(ctx context.Context, plan *cluster.Operation, round cluster.Round) (bool, error) {
 	host := round.Hosts[round.Turn]
+	if host == m.name && m.store.StepDown() == nil { // somebody else goes on when this host goes down by it
+		return false, errors.New("this host is maintained, another one leads meanwhile")
+	}
 	ask := turnHook{Key: fmt.Sprintf("%s-%d", plan.ID, round.Turn), Hook: round.Hook, Boot: round.Boot}
 	err := m.peers.call(ctx, http.MethodPost, host, "/v1/local/turn", ask, nil)
 	var answer *api.Error

@@ -128,6 +128,7 @@ func (m *member) start(split *splitter) {
 	m.spawn("self", m.describeSelf)
 	m.spawn("limits", m.limits.run)
 	m.spawn("reach", m.keepReach)
+	m.spawn("membership", m.watchMembership)
 	if m.migrator != nil {
 		m.spawn("migrations", m.migrator.Run)
 		m.spawn("survey", m.survey.run)

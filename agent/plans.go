@@ -162,7 +162,7 @@ func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler
 	if len(plan.Unplaced) > 0 && !req.DryRun && !req.Partial {
 		return nil, api.Errorf(api.CodeNoFit, "add room, or move the others with --partial", "%s", plan.Why)
 	}
-	if req.DryRun || len(plan.Moves) == 0 {
+	if req.DryRun || len(plan.Moves) == 0 && !op.Leave {
 		op.ID, op.Error = "", plan.Why
 		if !req.DryRun && !req.Save && op.Kind == cluster.OpDrain { // an empty host takes nothing new either
 			return &op, m.cordon(ctx, op.Host)

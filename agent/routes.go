@@ -23,6 +23,9 @@ const (
 	routePoweroff = "POST /v1/local/poweroff"             // -> {}: switch the host off
 	routeTurn     = "POST /v1/local/turn"                 // turnHook -> {}: run the hook of a maintenance
 	routeBoot     = "GET /v1/local/boot"                  // -> the boot id
+	routeLeave    = "POST /v1/local/leave"                // -> {}: the host is about to be forgotten
+
+	routeMembership = "/v1/membership" // GET -> membership: also for a host that the cluster has forgotten
 )
 
 // maxBody bounds a JSON request, in bytes.
@@ -68,6 +71,7 @@ func (a *Agent) routes() http.Handler {
 		api.RouteHosts:         (*member).handleHosts,
 		api.RouteHostState:     (*member).handleHostState,
 		api.RouteDrain:         (*member).handleDrain,
+		api.RouteLeave:         (*member).handleLeave,
 		api.RouteConsolidate:   (*member).handleConsolidate,
 		api.RouteRebalance:     (*member).handleRebalance,
 		api.RouteMaintain:      (*member).handleMaintain,
@@ -131,6 +135,7 @@ func (a *Agent) routes() http.Handler {
 		routePoweroff:        jsonOf((*member).handlePoweroff),
 		routeTurn:            jsonOf((*member).handleTurn),
 		routeBoot:            jsonOf((*member).handleBoot),
+		routeLeave:           jsonOf((*member).handleLocalLeave),
 	} {
 		mux.HandleFunc(route, a.joined(hostsOnly(h)))
 	}
@@ -163,7 +168,12 @@ func (a *Agent) identify(next http.Handler) http.Handler {
 		if r.TLS != nil {
 			c.remote = true
 			name, serial, ok := trust.PeerOf(*r.TLS)
-			if m := a.member.Load(); ok && m != nil && m.mayAsk(name, serial) {
+			m := a.member.Load()
+			if ok && m != nil && r.Method == http.MethodGet && r.URL.Path == routeMembership {
+				m.handleMembership(w, r)
+				return
+			}
+			if ok && m != nil && m.mayAsk(name, serial) {
 				c.peer = name
 			} else if r.Method+" "+r.URL.Path != api.RouteEnroll {
 				respond(w, nil, api.Errorf(api.CodeDenied, "use the agent's socket, or join the cluster",

@@ -22,6 +22,7 @@ const (
 	HostParking  HostState = "parking"  // empty, about to be switched off
 	HostParked   HostState = "parked"   // switched off on purpose: it is no loss that it is silent
 	HostWaking   HostState = "waking"   // switched on again, not back yet
+	HostLeaving  HostState = "leaving"  // empty, about to be forgotten
 )
 
 // Host is a member of the cluster. Its name is its identity in raft, in gossip and in its certificate.
@@ -187,6 +188,7 @@ type Operation struct {
 	Automatic     bool        `json:"automatic,omitempty"` // of a plan: the cluster made it, nobody asked
 	Freed         []string    `json:"freed,omitempty"`     // of a plan: hosts that are empty after it
 	Park          bool        `json:"park,omitempty"`      // of a plan: the hosts that it frees are switched off
+	Leave         bool        `json:"leave,omitempty"`     // of a drain: its host is no member any more afterwards
 	Round         *Round      `json:"round,omitempty"`     // maintain
 	Error         string      `json:"error,omitempty"`
 	Refused       bool        `json:"refused,omitempty"` // aborted by a preflight or a policy, not by a fault

@@ -78,7 +78,7 @@ func (s *State) admit(h Host) (*Host, error) {
 }
 
 func checkHost(h *Host) error {
-	if !slices.Contains([]HostState{HostActive, HostCordoned, HostParking, HostParked, HostWaking}, h.State) {
+	if !slices.Contains([]HostState{HostActive, HostCordoned, HostParking, HostParked, HostWaking, HostLeaving}, h.State) {
 		return Refuse(ErrInvalid, "%q is no state of a host; use %s or %s", h.State, HostActive, HostCordoned)
 	}
 	if err := h.Power.Check(); err != nil {
@@ -189,6 +189,11 @@ func (c SetHostState) apply(s *State) (any, error) {
 			return nil, err
 		}
 	}
+	if c.State == HostLeaving {
+		if err := s.checkLeaving(old); err != nil {
+			return nil, err
+		}
+	}
 	if h.State == old.State && (c.Detail == "" || c.Detail == old.Detail) {
 		return old, nil
 	}
@@ -215,8 +220,21 @@ func (s *State) checkParking(h *Host) error {
 	return nil
 }
 
-// Awake reports whether a host in this state is on, or should be.
-func (s HostState) Awake() bool { return s != HostParking && s != HostParked && s != HostWaking }
+// checkLeaving says whether nothing would be lost with a host that leaves.
+func (s *State) checkLeaving(h *Host) error {
+	if len(s.hosts) == 1 {
+		return Refuse(ErrConflict, "host %q is the last one of the cluster", h.Name)
+	}
+	if owned := s.CountOn(h.Name); owned > 0 {
+		return Refuse(ErrConflict, "host %q still has %d containers; move them away with 'vzcluster host drain %s'", h.Name, owned, h.Name)
+	}
+	return nil
+}
+
+// Awake reports whether a host in this state is on and stays, or should be.
+func (s HostState) Awake() bool {
+	return s != HostParking && s != HostParked && s != HostWaking && s != HostLeaving
+}
 
 func (c SetVoter) apply(s *State) (any, error) {
 	old, err := s.mustHost(c.Name)
@@ -232,24 +250,22 @@ func (c SetVoter) apply(s *State) (any, error) {
 }
 
 func (c RemoveHost) apply(s *State) (any, error) {
-	if _, err := s.mustHost(c.Name); err != nil {
+	h, err := s.mustHost(c.Name)
+	if err != nil {
 		return nil, err
-	}
-	if len(s.hosts) == 1 {
-		return nil, Refuse(ErrConflict, "host %q is the last one of the cluster", c.Name)
 	}
 	for _, op := range s.Operations() {
 		if op.Kind == OpMigrate && !op.Final() && (op.From == c.Name || op.To == c.Name) {
 			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, op.Container)
 		}
 	}
-	if c.Force {
+	if c.Force && len(s.hosts) > 1 {
 		for _, ct := range s.On(c.Name) {
 			s.remove(ct)
 		}
 	}
-	if owned := s.CountOn(c.Name); owned > 0 {
-		return nil, Refuse(ErrConflict, "host %q still has %d containers; move them away with 'vzcluster host drain %s'", c.Name, owned, c.Name)
+	if err := s.checkLeaving(h); err != nil {
+		return nil, err
 	}
 	drop(s, &s.hosts, c.Name)
 	s.hostsChanged()

@@ -12,7 +12,8 @@ const (
 	RouteMaintain      = "POST /v1/maintain"            // PlanRequest -> cluster.Operation
 	RoutePlanAction    = "POST /v1/plans/{id}/{action}" // action: approve reject pause resume stop -> cluster.Operation
 	RouteHostSet       = "PATCH /v1/hosts/{host}"       // HostSetRequest -> Host
-	RouteHostRemove    = "DELETE /v1/hosts/{host}"      // ?force=1: its containers are lost -> {}
+	RouteHostRemove    = "DELETE /v1/hosts/{host}"      // it is down for good, its containers are lost -> {}
+	RouteLeave         = "POST /v1/hosts/{host}/leave"  // PlanRequest -> cluster.Operation
 	RouteHostPower     = "POST /v1/hosts/{host}/power"  // PowerRequest -> Host
 	RouteSettings      = "GET /v1/settings"             // -> Settings
 	RouteSettingsWrite = "PUT /v1/settings"             // Settings -> Settings
@@ -62,13 +63,14 @@ func (c *Client) Power(ctx context.Context, host string, on bool) (Host, error) 
 	return get[Host](ctx, c, RouteHostPower, PowerRequest{On: on}, host)
 }
 
-// RemoveHost forgets a host. With force its containers are forgotten too.
-func (c *Client) RemoveHost(ctx context.Context, host string, force bool) error {
-	r := request{route: RouteHostRemove, path: []string{host}}
-	if force {
-		r.query = map[string][]string{"force": {"1"}}
-	}
-	return c.send(ctx, r, nil)
+// Leave empties a host and takes it out of the cluster; it returns the operation that does so, or with DryRun the plan.
+func (c *Client) Leave(ctx context.Context, host string, r PlanRequest) (cluster.Operation, error) {
+	return get[cluster.Operation](ctx, c, RouteLeave, r, host)
+}
+
+// RemoveHost forgets a host that is down, and its containers.
+func (c *Client) RemoveHost(ctx context.Context, host string) error {
+	return c.send(ctx, request{route: RouteHostRemove, path: []string{host}}, nil)
 }
 
 // Settings returns how the cluster places containers and what it does by itself.

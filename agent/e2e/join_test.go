@@ -13,15 +13,13 @@ import (
 )
 
 // unformed makes a lab whose hosts belong to no cluster yet.
-func unformed(t *testing.T, hosts int) *kit {
+func unformed(t *testing.T, name string, o lab.Options) *kit {
 	t.Helper()
 	skipUnlessAble(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	l, err := lab.Up(ctx, lab.Options{
-		Name: labName("join"), Hosts: hosts, Binary: shared.vzcluster, CPUs: 8, RAM: 8 << 30, Disk: 100 << 30,
-		Agent: []string{"/run/bin/vzcluster", "agent"},
-	})
+	o.Name, o.Binary, o.Agent = labName(name), shared.vzcluster, []string{"/run/bin/vzcluster", "agent"}
+	l, err := lab.Up(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +56,7 @@ func (k *kit) statusOf(host string) (st api.Status) {
 func (k *kit) member(host string) string { return k.lab.Address(host) + ":7443" }
 
 func TestJoin(t *testing.T) {
-	k := unformed(t, 5)
+	k := unformed(t, "join", lab.Options{Hosts: 5, CPUs: 8, RAM: 8 << 30, Disk: 100 << 30})
 	for _, first := range []string{"host1", "host5"} { // two clusters
 		if r := k.at(first, nil, "init"); r.code != 0 {
 			t.Fatal(r)

@@ -60,7 +60,12 @@ func agentCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runAgent(c.Context, cfg, c.String("config"), c.String("fault-dir"))
+			for {
+				err := runAgent(c.Context, cfg, c.String("config"), c.String("fault-dir"))
+				if !errors.Is(err, agent.ErrLeft) || c.Context.Err() != nil {
+					return err
+				}
+			}
 		},
 	}
 }

@@ -49,24 +49,44 @@ func moreHostCommands(e *env) []*cli.Command {
 		},
 		{Name: "wake", Usage: "switch a parked host on again", ArgsUsage: "HOST", Action: power(true)},
 		{
-			Name: "remove", Aliases: []string{"rm"}, Usage: "forget a host that is gone for good", ArgsUsage: "HOST",
-			Description: "Its certificate is worthless afterwards: it cannot come back but by joining anew. A host that is up must be empty.",
-			Flags:       []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "its containers are lost: forget them too (only if it is down)"}, &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}},
-			Action: e.with(1, 1, func(ctx context.Context, c *cli.Context, cl *api.Client) error {
-				host := c.Args().First()
-				if c.Bool("force") && !c.Bool("yes") && e.terminal(e.stdin) {
-					if err := e.ask("forget %s and everything that is on it?", host); err != nil {
-						return err
-					}
-				}
-				if err := cl.RemoveHost(ctx, host, c.Bool("force")); err != nil {
-					return err
-				}
-				e.progress("%s is no member any more", host)
-				return nil
-			}),
+			Name: "leave", Aliases: []string{"remove", "rm"}, Usage: "take a host out of the cluster for good", ArgsUsage: "HOST",
+			Description: "Everything on it is moved away first; then it is no member any more, and its certificate is worthless. It may join again.\n" +
+				"A host that is dead can be forgotten, with all that was on it:\n\n   vzcluster host leave host3\n   vzcluster host leave host4 --force",
+			Flags:  append(planFlags(), &cli.BoolFlag{Name: "force", Usage: "it is down and does not come back: forget it and its containers"}),
+			Action: e.with(1, 1, e.leave),
 		},
 	}
+}
+
+func (e *env) leave(ctx context.Context, c *cli.Context, cl *api.Client) error {
+	host := c.Args().First()
+	if c.Bool("partial") {
+		return usagef(c, "a host leaves when nothing is on it; --partial does not go with that")
+	}
+	if !c.Bool("force") {
+		return e.carryOut(ctx, c, planned{
+			cl: cl, what: "leaving of " + host, nothing: host + " has nothing to move", question: "take " + host + " out of the cluster?",
+			start: func(dry bool) (cluster.Operation, error) {
+				return cl.Leave(ctx, host, planRequest(c, dry))
+			},
+			impossible: func(plan cluster.Operation) error { return mustStay(ctx, cl, host, plan) },
+		})
+	}
+	for _, flag := range []string{"dry-run", "save", "offline", "parallel"} {
+		if c.IsSet(flag) {
+			return usagef(c, "--force forgets a host that is down, nothing is moved; it does not go with --%s", flag)
+		}
+	}
+	if !c.Bool("yes") && e.terminal(e.stdin) {
+		if err := e.ask("forget %s and everything that is on it?", host); err != nil {
+			return err
+		}
+	}
+	if err := cl.RemoveHost(ctx, host); err != nil {
+		return err
+	}
+	e.progress("%s is no member any more", host)
+	return nil
 }
 
 func (e *env) setHost(ctx context.Context, c *cli.Context, cl *api.Client) error {

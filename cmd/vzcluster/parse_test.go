@@ -125,7 +125,7 @@ func TestPermuteRefuses(t *testing.T) {
 	for in, want := range map[string]string{
 		"lss":               "there is no command `lss` (did you mean `ls`?); see `vzcluster --help`",
 		"frobnicate":        "there is no command `frobnicate`; see `vzcluster --help`",
-		"host":              "host needs one of: list, cordon, activate, drain, set, park, wake, remove; see `vzcluster host --help`",
+		"host":              "host needs one of: list, cordon, activate, drain, set, park, wake, leave; see `vzcluster host --help`",
 		"host dran x":       "host has no command `dran` (did you mean `drain`?); see `vzcluster host --help`",
 		"create --rma 1G":   "create has no flag `--rma` (did you mean `--ram`?); see `vzcluster create --help`",
 		"create -ab":        "create has no flag `-ab`; see `vzcluster create --help`",

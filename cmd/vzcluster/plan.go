@@ -75,6 +75,7 @@ func planFlags() []cli.Flag {
 type planned struct {
 	cl            *api.Client
 	what, nothing string
+	question      string // asked even when nothing is moved; empty: whether the moves are to be made
 	start         func(dry bool) (cluster.Operation, error)
 	impossible    func(plan cluster.Operation) error // why a plan would be refused; may be nil
 }
@@ -98,7 +99,7 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 	if refused != nil {
 		return refused
 	}
-	if c.Bool("save") && len(plan.Steps) > 0 {
+	if c.Bool("save") && (len(plan.Steps) > 0 || p.question != "") {
 		op, err := p.start(false)
 		if err != nil {
 			return err
@@ -110,11 +111,9 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 			e.progress("%s", plan.Error)
 		}
 		fmt.Fprint(e.stderr, planView(plan).table())
-		if !c.Bool("yes") && e.terminal(e.stdin) {
-			if err := e.ask("carry out %s?", moves(len(plan.Steps))); err != nil {
-				return err
-			}
-		}
+	}
+	if err := e.agreed(c, plan, p); err != nil {
+		return err
 	}
 	op, err := p.start(false)
 	if err != nil {
@@ -128,6 +127,19 @@ func (e *env) carryOut(ctx context.Context, c *cli.Context, p planned) error {
 		return err
 	}
 	return opError(op, p.what)
+}
+
+// agreed asks on a terminal whether a plan is to be carried out.
+func (e *env) agreed(c *cli.Context, plan cluster.Operation, p planned) error {
+	switch {
+	case c.Bool("yes"), !e.terminal(e.stdin):
+		return nil
+	case p.question != "":
+		return e.ask("%s", p.question)
+	case len(plan.Steps) > 0:
+		return e.ask("carry out %s?", moves(len(plan.Steps)))
+	}
+	return nil
 }
 
 // showPlan prints a plan; one without moves is a sentence, unless it is refused: then the refusal is said instead.

@@ -51,7 +51,7 @@ func TestHostSet(t *testing.T) {
 	if r := f.run("host", "park", "h1"); r.code != 0 || f.last() != `{"on":false}` {
 		t.Errorf("exit %d: %s", r.code, f.last())
 	}
-	if r := f.run("host", "rm", "h1", "--force", "-y"); r.code != 0 || f.asked[len(f.asked)-1] != "DELETE /v1/hosts/h1?force=1" {
+	if r := f.run("host", "leave", "h1", "--force", "-y"); r.code != 0 || f.asked[len(f.asked)-1] != "DELETE /v1/hosts/h1" {
 		t.Errorf("exit %d: %v", r.code, f.asked)
 	}
 }

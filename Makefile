@@ -5,7 +5,7 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate bench-scheduler clean need-go
+.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate bench-scheduler bench-runtime clean need-go
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,6 +50,9 @@ bench-migrate: setup build ## the benchmarks of live migration, about an hour (n
 
 bench-scheduler: setup build ## the benchmarks of the scheduler; VZCLUSTER_TRACES is a folder of public traces (needs root)
 	GOMAXPROCS=1 $(GO) run ./cmd/vzbench -set scheduler -limit 30m
+
+bench-runtime: setup build ## the benchmarks of containers on one host; -case idle and hundred-systemd are long (needs root)
+	$(GO) run ./cmd/vzbench -set runtime -quick -limit 30m
 
 clean: ## remove what was built
 	rm -rf bin out

@@ -73,8 +73,17 @@ type Keeper interface {
 	ClearImages(ctx context.Context, images string) error
 	// Layer is the folder of the private layer, which is made if need be; it may be read while the container runs.
 	Layer(id int) (string, error)
-	// ReplaceLayer exchanges the layer of a container that does not run for another folder, in one step.
-	ReplaceLayer(id int, with string) error
+	// Instant says whether SaveLayer takes no time and the layer as it is at one moment. DropSaved deletes what it has made, or
+	// a folder like it (idempotent).
+	Instant() bool
+	SaveLayer(id int, to string) error
+	DropSaved(dir string) error
+	// NextLayer makes the layer that ExchangeLayer puts in the place of a container's, and returns the folder of its files:
+	// those of a saved one if copied, else none. DropNextLayer deletes it (idempotent).
+	NextLayer(spec runtime.Spec, from string) (upper string, copied bool, err error)
+	DropNextLayer(id int) error
+	// ExchangeLayer is for a container that does not run. After a crash it has the one layer or the other.
+	ExchangeLayer(id int) error
 	// Unmount takes the root away from above a layer that was written from outside.
 	Unmount(id int) error
 	// Saved is the folder of what is kept beside the layer, and moves with it; MakeSaved makes it.

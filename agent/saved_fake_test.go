@@ -33,12 +33,24 @@ func (e *fakeEngine) Layer(id int) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-func (e *fakeEngine) ReplaceLayer(id int, with string) error {
+func (e *fakeEngine) Instant() bool               { return false }
+func (e *fakeEngine) SaveLayer(int, string) error { return nil }
+func (e *fakeEngine) DropSaved(dir string) error  { return os.RemoveAll(dir) }
+
+func (e *fakeEngine) next(id int) string { return filepath.Join(e.dir, fmt.Sprint(id), "layer.new") }
+
+func (e *fakeEngine) NextLayer(spec runtime.Spec, _ string) (string, bool, error) {
+	return e.next(spec.ID), false, errors.Join(os.RemoveAll(e.next(spec.ID)), os.MkdirAll(e.next(spec.ID), 0o755))
+}
+
+func (e *fakeEngine) DropNextLayer(id int) error { return os.RemoveAll(e.next(id)) }
+
+func (e *fakeEngine) ExchangeLayer(id int) error {
 	layer, err := e.Layer(id)
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(layer, layer+".old"), os.Rename(with, layer), os.Rename(layer+".old", with))
+	return errors.Join(os.RemoveAll(layer), os.Rename(e.next(id), layer))
 }
 
 func (e *fakeEngine) Saved(id int) string { return filepath.Join(e.dir, fmt.Sprint(id), "saved") }

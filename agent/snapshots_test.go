@@ -184,7 +184,7 @@ func TestTaskIsTakenUpAgain(t *testing.T) {
 		}
 		return nil
 	})
-	dir := filepath.Join(h.engine.Saved(c.ID), snapshotsDir, "cut", layerPart)
+	dir := filepath.Join(h.engine.Saved(c.ID), snapshotsDir, "cut", layerPart, filesPart)
 	if _, err := os.Stat(filepath.Join(dir, "rubbish")); err == nil {
 		t.Error("what was half-made is part of it")
 	}

@@ -19,7 +19,8 @@ import (
 // Parts of a snapshot, which is a folder of what is kept beside a container's layer.
 const (
 	snapshotsDir = "snapshots"
-	layerPart    = "layer"
+	layerPart    = "layer" // what the storage saved, or a folder like it
+	filesPart    = "upper" // of a layer
 	memoryPart   = "memory"
 	beingMade    = ".new" // ends the name of what is not complete
 )
@@ -139,10 +140,10 @@ func (t *taskRun) snapshot(ctx context.Context) (bytes int64, err error) {
 			err = errors.Join(err, t.removeSnapshot(context.WithoutCancel(ctx), half))
 		}
 	}()
-	if err := os.MkdirAll(filepath.Join(half, layerPart), 0o755); err != nil {
+	if err := os.MkdirAll(half, 0o755); err != nil {
 		return 0, fmt.Errorf("make the snapshot's folder: %w", err)
 	}
-	if err := t.copyStill(ctx, filepath.Join(half, layerPart), half); err != nil {
+	if err := t.saveLayer(ctx, half); err != nil {
 		return 0, err
 	}
 	if bytes, err = treeSize(half); err != nil {
@@ -151,26 +152,57 @@ func (t *taskRun) snapshot(ctx context.Context) (bytes int64, err error) {
 	return bytes, putInPlace(half, dir)
 }
 
-// copyStill copies the layer as it is at one moment, and into keep, if it is not empty, what else a snapshot has.
-func (t *taskRun) copyStill(ctx context.Context, to, keep string) error {
-	from, err := t.e.Layer(t.spec.ID)
-	if err != nil {
-		return err
+// saveLayer puts the layer into the folder of a snapshot, with the memory if that is wanted. Where the storage copies at
+// once nothing stands still for the layer alone.
+func (t *taskRun) saveLayer(ctx context.Context, dir string) error {
+	layer := filepath.Join(dir, layerPart)
+	switch {
+	case !t.e.Instant():
+		files := filepath.Join(layer, filesPart)
+		if err := os.MkdirAll(files, 0o755); err != nil {
+			return fmt.Errorf("make the snapshot's folder: %w", err)
+		}
+		return t.copyStill(ctx, t.inPasses(files), dir)
+	case !t.task.Memory:
+		return t.e.SaveLayer(t.spec.ID, layer)
 	}
+	return t.copyStill(ctx, func(_ context.Context, last bool) error {
+		if !last {
+			return nil
+		}
+		return t.e.SaveLayer(t.spec.ID, layer)
+	}, dir)
+}
+
+// layerCopy copies the layer, while it is written to and once more when nobody writes any more.
+type layerCopy func(ctx context.Context, last bool) error
+
+// inPasses copies the files that have changed since the pass before.
+func (t *taskRun) inPasses(to string) layerCopy {
+	p := &passes{to: to}
+	return func(ctx context.Context, last bool) (err error) {
+		if p.from, err = t.e.Layer(t.spec.ID); err != nil {
+			return err
+		}
+		return p.copy(ctx, last)
+	}
+}
+
+// copyStill copies the layer as it is at one moment, and into keep, if it is not empty, what else a snapshot has.
+func (t *taskRun) copyStill(ctx context.Context, layer layerCopy, keep string) error {
 	st, err := t.e.Status(t.spec.ID)
 	if err != nil {
 		return err
 	}
-	p := &passes{from: from, to: to}
 	if !st.Running {
 		if keep != "" && t.task.Memory {
 			if err := t.copyMemory(ctx, keep); err != nil {
 				return err
 			}
 		}
-		return p.copy(ctx, true)
+		return layer(ctx, true)
 	}
-	if err := p.copy(ctx, false); err != nil {
+	if err := layer(ctx, false); err != nil {
 		return err
 	}
 	if err := t.e.Freeze(ctx, t.spec.ID); err != nil {
@@ -180,7 +212,7 @@ func (t *taskRun) copyStill(ctx context.Context, to, keep string) error {
 		err = t.e.SaveMemory(ctx, t.spec, filepath.Join(keep, memoryPart))
 	}
 	if err == nil {
-		err = p.copy(ctx, true)
+		err = layer(ctx, true)
 	}
 	if errors.Is(err, runtime.ErrBroken) {
 		return errors.Join(err, t.e.Kill(context.WithoutCancel(ctx), t.spec.ID)) // it is started again, as after any fault
@@ -210,6 +242,9 @@ func (t *taskRun) removeSnapshot(ctx context.Context, dir string) error {
 	if err := t.e.ClearImages(ctx, filepath.Join(dir, memoryPart)); err != nil {
 		return err
 	}
+	if err := t.e.DropSaved(filepath.Join(dir, layerPart)); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("delete a snapshot: %w", err)
 	}
@@ -220,12 +255,11 @@ func (t *taskRun) removeSnapshot(ctx context.Context, dir string) error {
 // the old one is of no use.
 func (t *taskRun) switchTo(ctx context.Context, memory bool) error {
 	dir := t.snapshotDir(t.task.Snapshot)
-	saved := t.e.Saved(t.spec.ID)
-	layer, images := filepath.Join(saved, layerPart+beingMade), filepath.Join(saved, memoryPart+".switch")
-	if err := t.freshTrees(ctx, layer, images); err != nil {
+	images := filepath.Join(t.e.Saved(t.spec.ID), memoryPart+".switch")
+	if err := t.e.ClearImages(ctx, images); err != nil {
 		return err
 	}
-	err := copyTree(ctx, filepath.Join(dir, layerPart), layer)
+	layer, err := t.nextLayer(ctx, t.spec, filepath.Join(dir, layerPart))
 	if err == nil && memory {
 		err = copyTree(ctx, filepath.Join(dir, memoryPart), images)
 	}
@@ -233,55 +267,68 @@ func (t *taskRun) switchTo(ctx context.Context, memory bool) error {
 		err = syncTree(layer)
 	}
 	if err != nil {
-		return errors.Join(err, t.freshTrees(context.WithoutCancel(ctx), layer, images))
+		return errors.Join(err, t.e.ClearImages(context.WithoutCancel(ctx), images), t.e.DropNextLayer(t.spec.ID))
 	}
 	if err := errors.Join(t.e.Kill(ctx, t.spec.ID), t.e.DropMemory(ctx, t.spec.ID)); err != nil {
 		return err
 	}
-	if err := t.e.ReplaceLayer(t.spec.ID, layer); err != nil {
+	if err := t.e.ExchangeLayer(t.spec.ID); err != nil {
 		return err
 	}
 	if memory {
-		if err := putInPlace(images, t.e.MemoryDir(t.spec.ID)); err != nil {
-			return err
-		}
-	}
-	return t.freshTrees(ctx, layer, images)
-}
-
-// freshTrees deletes what a former try has left.
-func (t *taskRun) freshTrees(ctx context.Context, layer, images string) error {
-	if err := t.e.ClearImages(ctx, images); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(layer); err != nil {
-		return fmt.Errorf("delete what was copied: %w", err)
+		return putInPlace(images, t.e.MemoryDir(t.spec.ID))
 	}
 	return nil
 }
 
+// nextLayer makes the layer that a container is to have from one that was saved.
+func (t *taskRun) nextLayer(ctx context.Context, of runtime.Spec, saved string) (string, error) {
+	to, copied, err := t.e.NextLayer(of, saved)
+	if err != nil || copied {
+		return to, err
+	}
+	return to, copyTree(ctx, filepath.Join(saved, filesPart), to)
+}
+
 // clone copies the layer, as it is or as it was at a snapshot, into that of the new container, which gets an identity of
 // its own when it starts.
-func (t *taskRun) clone(ctx context.Context) error {
-	to, err := t.e.Layer(t.task.Clone)
+func (t *taskRun) clone(ctx context.Context) (err error) {
+	to := t.spec
+	to.ID = t.task.Clone
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.e.DropNextLayer(to.ID))
+		}
+	}()
+	layer, err := t.cloneLayer(ctx, to)
+	if err == nil {
+		err = forgetIdentity(layer)
+	}
+	if err == nil {
+		err = syncTree(layer)
+	}
+	if err == nil {
+		err = t.e.ExchangeLayer(to.ID)
+	}
 	if err != nil {
 		return err
 	}
+	return t.e.Unmount(to.ID)
+}
+
+func (t *taskRun) cloneLayer(ctx context.Context, to runtime.Spec) (string, error) {
 	if t.task.Snapshot != "" {
-		err = copyTree(ctx, filepath.Join(t.snapshotDir(t.task.Snapshot), layerPart), to)
-	} else {
-		err = t.copyStill(ctx, to, "")
+		return t.nextLayer(ctx, to, filepath.Join(t.snapshotDir(t.task.Snapshot), layerPart))
 	}
-	if err == nil {
-		err = forgetIdentity(to)
-	}
-	if err == nil {
-		err = t.e.Unmount(t.task.Clone)
-	}
+	from, err := t.e.Layer(t.spec.ID)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return syncTree(to)
+	layer, copied, err := t.e.NextLayer(to, filepath.Dir(from))
+	if err != nil || copied {
+		return layer, err
+	}
+	return layer, t.copyStill(ctx, t.inPasses(layer), "")
 }
 
 // forgetIdentity removes what no two machines may share. A layer was written by its container: no link is followed out
@@ -309,16 +356,9 @@ func (t *taskRun) reinstall(ctx context.Context) error {
 	if err := errors.Join(t.e.Kill(ctx, t.spec.ID), t.e.DropMemory(ctx, t.spec.ID)); err != nil {
 		return err
 	}
-	saved, err := t.e.MakeSaved(t.spec.ID)
+	fresh, _, err := t.e.NextLayer(t.spec, "")
 	if err != nil {
 		return err
-	}
-	fresh := filepath.Join(saved, layerPart+beingMade)
-	if err := os.RemoveAll(fresh); err != nil {
-		return fmt.Errorf("make an empty layer: %w", err)
-	}
-	if err := os.Mkdir(fresh, 0o755); err != nil {
-		return fmt.Errorf("make an empty layer: %w", err)
 	}
 	old, err := t.e.Layer(t.spec.ID)
 	if err != nil {
@@ -326,17 +366,11 @@ func (t *taskRun) reinstall(ctx context.Context) error {
 	}
 	for _, path := range t.task.Keep {
 		if err := keepPath(ctx, old, fresh, strings.TrimPrefix(path, "/")); err != nil {
-			return errors.Join(fmt.Errorf("keep %s: %w", path, err), os.RemoveAll(fresh))
+			return errors.Join(fmt.Errorf("keep %s: %w", path, err), t.e.DropNextLayer(t.spec.ID))
 		}
 	}
 	if err := syncTree(fresh); err != nil {
 		return err
 	}
-	if err := t.e.ReplaceLayer(t.spec.ID, fresh); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(fresh); err != nil { // the old one
-		return fmt.Errorf("delete the old layer: %w", err)
-	}
-	return nil
+	return t.e.ExchangeLayer(t.spec.ID)
 }

@@ -235,9 +235,16 @@ type Roots interface {
 	Save(id int, to string) error
 	Open(saved string) (string, error)
 	Discard(saved string) error
-	// Fill makes the private layer a copy of a saved one, or of the parent of another container's Layer. The root must not be
-	// mounted.
-	Fill(id int, from string) error
+	// Instant says whether layers are copied at once, sharing what neither side changes.
+	Instant() bool
+	// Next makes the layer that Exchange is to put in the place of the private one, and returns the folder of its files.
+	// Where the storage makes instant copies it is a copy of a saved layer, or of the parent of another container's Layer, and
+	// copied says so; else it is empty.
+	Next(id int, from string, limit Space) (upper string, copied bool, err error)
+	// DropNext deletes it (idempotent).
+	DropNext(id int) error
+	// Exchange puts it in place; a crash leaves the one or the other. The root must not be mounted.
+	Exchange(id int) error
 	// Layer returns the private layer's directory ("upper" of the overlay).
 	Layer(id int) string
 	// Reset removes the overlay's work directory contents, needed after the layer was written from outside.

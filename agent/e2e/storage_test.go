@@ -71,6 +71,10 @@ func TestStorageDrivers(t *testing.T) {
 		t.Errorf("after all moves it has %q", got)
 	}
 	client.stop()
+	k.vz("stop", "talks")
+	for _, host := range []string{"host1", "host2", "host3"} {
+		k.keepsAndCopies(host)
+	}
 	k.vz("stop", "roams")
 	k.vz("set", "roams", "--disk", "64M")
 	k.vz("start", "roams")
@@ -82,6 +86,38 @@ func TestStorageDrivers(t *testing.T) {
 			t.Errorf("the doctor of host1 says %q", f.Found)
 		}
 	}
+}
+
+// keepsAndCopies has a container with snapshots on a host: one that came with it, made by another driver, and one made there.
+func (k *kit) keepsAndCopies(host string) {
+	k.t.Helper()
+	if k.show("roams").Host != host {
+		k.vz("migrate", "roams", host)
+	}
+	k.inside("roams", "echo "+host+" > /root/where; ln /root/where /root/same; sync")
+	k.vz("snapshot", "create", "roams", host)
+	k.inside("roams", "echo later > /root/where; touch /root/more")
+	k.vz("clone", "roams", "now", "--start")
+	k.vz("clone", "roams", "then", "--start", "--snapshot", host)
+	k.vz("snapshot", "switch", "-y", "roams", host)
+	const what = "cat /root/where; stat -c %h /root/where; ls /root/more 2>/dev/null; cat /root/note; rm -f /root/same /root/where"
+	for name, want := range map[string]string{"roams": host + "\n2", "then": host + "\n2", "now": "later\n2\n/root/more"} {
+		if got := k.inside(name, what); got != want+"\nwritten on an image" {
+			k.t.Errorf("on %s %s has %q", host, name, got)
+		}
+	}
+	if host != "host1" {
+		k.vz("snapshot", "switch", "-y", "roams", "host1") // it has come here with the container
+		if got := k.inside("roams", "cat /root/where; rm /root/same"); got != "host1" {
+			k.t.Errorf("on %s the snapshot of another driver has %q", host, got)
+		}
+	}
+	k.vz("reinstall", "-y", "now", "--keep", "/root/more")
+	if got := k.inside("now", "ls /root"); got != "more" {
+		k.t.Errorf("on %s a reinstalled container has %q", host, got)
+	}
+	k.vz("destroy", "-y", "--now", "now")
+	k.vz("destroy", "-y", "--now", "then")
 }
 
 // killAgent kills a host's agent and returns when the next one answers.

@@ -52,8 +52,8 @@ type order struct {
 	Copy   bool     `json:"copy,omitempty"`  // again: copy the images, as to another host
 	Width  int      `json:"width,omitempty"` // raw: how many at once
 	Args   []string `json:"args,omitempty"`  // raw: the program
-	Count  int      `json:"count,omitempty"` // raw: how many of it
-	Log    string   `json:"log,omitempty"`   // watch: in this file
+	Count  int      `json:"count,omitempty"` // raw: how many of it; hash, calls: how often
+	Log    string   `json:"log,omitempty"`   // watch: in this file; subvolume: it
 	Text   string   `json:"text,omitempty"`  // watch: for this
 }
 
@@ -73,6 +73,7 @@ func inside(ctx context.Context, in io.Reader, out io.Writer) error {
 	verbs := map[string]func(context.Context, order) error{
 		"prepare": prepareFloor, "start": startFloor, "move": moveFloor, "again": againFloor, "stop": stopFloor, "watch": watch,
 		"raw-start": startRaw, "raw": moveRaw, "raw-stop": stopRaw,
+		"delete": deleteFloor, "subvolume": copySubvolume, "hash": hash, "calls": calls,
 	}
 	do, ok := verbs[o.Do]
 	if !ok {

@@ -34,7 +34,10 @@ const (
 	general = "general"
 	migrate = "migrate"
 	planned = "scheduler"
+	local   = "runtime"
 )
+
+func sets() []string { return []string{general, migrate, planned, local} }
 
 func benchmarks() []benchmark {
 	return []benchmark{
@@ -57,6 +60,13 @@ func benchmarks() []benchmark {
 		{name: "openb", set: planned, runs: 3, run: openb},
 		{name: "dlrm", set: planned, runs: 1, run: dlrm},
 		{name: "durable", set: planned, runs: 3, run: durable},
+		{name: "local-start", set: local, runs: 20, run: localStart},
+		{name: "local-boot", set: local, runs: 5, run: localBoot},
+		{name: "instant", set: local, runs: 20, run: instant},
+		{name: "set", set: local, runs: 100, run: set},
+		{name: "work", set: local, runs: 20, run: work},
+		{name: "idle", set: local, runs: 1, slow: true, run: idle},
+		{name: "hundred-systemd", set: local, runs: 1, slow: true, run: hundredSystemd},
 		{name: "hundred", set: migrate, runs: 100, run: hundredMoves},
 	}
 }
@@ -79,9 +89,9 @@ func main() {
 	var o options
 	flag.IntVar(&o.runs, "n", 0, "runs, or pairs of runs, of each case (0: each case's own default)")
 	flag.StringVar(&o.cases, "case", "", "only these cases, separated by commas: "+strings.Join(names(), ", "))
-	flag.StringVar(&o.set, "set", general, "the set of cases when -case names none: "+general+", "+migrate+" or "+planned)
+	flag.StringVar(&o.set, "set", general, "the set of cases when -case names none: "+strings.Join(sets(), ", "))
 	flag.DurationVar(&o.limit, "limit", 15*time.Minute, "what a whole run may take")
-	flag.BoolVar(&o.quick, "quick", false, "leave the demo out")
+	flag.BoolVar(&o.quick, "quick", false, "leave out what takes minutes: the demo, a thousand and a hundred containers")
 	flag.StringVar(&o.out, "out", filepath.Join("out", "bench"), "folder for results")
 	flag.StringVar(&o.traces, "traces", os.Getenv("VZCLUSTER_TRACES"), "folder of the public traces openb and dlrm, as CSV files of vzcluster simulate")
 	flag.StringVar(&o.binary, "binary", filepath.Join("bin", "vzcluster"), "the vzcluster that is measured")
@@ -111,8 +121,8 @@ func names() []string {
 
 // choose returns the cases that the options ask for, in their own order.
 func choose(o options) ([]benchmark, error) {
-	if o.set != general && o.set != migrate && o.set != planned {
-		return nil, fmt.Errorf("there is no set %q; the sets are %s, %s and %s", o.set, general, migrate, planned)
+	if !slices.Contains(sets(), o.set) {
+		return nil, fmt.Errorf("there is no set %q; the sets are %s", o.set, strings.Join(sets(), ", "))
 	}
 	wanted := strings.FieldsFunc(o.cases, func(r rune) bool { return r == ',' || r == ' ' })
 	for _, name := range wanted {

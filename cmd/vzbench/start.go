@@ -51,33 +51,41 @@ func createStart(ctx context.Context, b *bench, runs int) (_ []result, err error
 const booted = "Startup finished"
 
 // systemdBoot: from the request until systemd has started everything, and the same root started by plain runc.
-func systemdBoot(ctx context.Context, b *bench, runs int) (_ []result, err error) {
+func systemdBoot(ctx context.Context, b *bench, runs int) ([]result, error) {
 	if err := b.up(ctx); err != nil {
 		return nil, err
 	}
-	f, err := b.newFloor(ctx, b.roles.owner, "debian-12", ownMounts)
+	ours, floors, err := boots(ctx, b, runs)
 	if err != nil {
 		return nil, err
-	}
-	defer f.stopAfter(ctx, &err)
-	var ours, floors []float64
-	for range runs {
-		took, err := b.bootOurs(ctx)
-		if err != nil {
-			return nil, err
-		}
-		byHand, err := f.boot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		ours, floors = append(ours, ms(took)), append(floors, ms(byHand))
-		b.say("systemd-boot: ours %.0f ms, floor %.0f ms", ms(took), ms(byHand))
 	}
 	goal := goalBoot
 	return []result{
 		compare("systemd-boot", ours, floors, &goal),
 		absolute("systemd-boot-time", "ms", ours, goalBootTime),
 	}, nil
+}
+
+// boots boots ours and the floor in turns.
+func boots(ctx context.Context, b *bench, runs int) (ours, floors []float64, err error) {
+	f, err := b.newFloor(ctx, b.roles.owner, "debian-12", ownMounts)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.stopAfter(ctx, &err)
+	for range runs {
+		took, err := b.bootOurs(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		byHand, err := f.boot(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		ours, floors = append(ours, ms(took)), append(floors, ms(byHand))
+		b.say("boot: ours %.0f ms, floor %.0f ms", ms(took), ms(byHand))
+	}
+	return ours, floors, nil
 }
 
 // bootOurs creates a container, times its boot and destroys it.

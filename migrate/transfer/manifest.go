@@ -16,9 +16,12 @@ import (
 // time of its last tick.
 const slack = 20 * time.Millisecond
 
+// inode is a file, whatever its names are. Subvolumes of one file system number their files each from the beginning.
+type inode struct{ dev, number uint64 }
+
 // meta is what a pass saw of a path. Whatever is done to a file changes one of these, above all ctime.
 type meta struct {
-	ino    uint64
+	ino    inode
 	mode   uint32
 	nlink  uint32
 	size   int64
@@ -30,7 +33,7 @@ type meta struct {
 
 func metaOf(st *unix.Stat_t) meta {
 	return meta{
-		ino: st.Ino, mode: st.Mode, nlink: uint32(st.Nlink), size: st.Size,
+		ino: inode{st.Dev, st.Ino}, mode: st.Mode, nlink: uint32(st.Nlink), size: st.Size,
 		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), disk: st.Blocks * 512,
 	}
 }
@@ -88,7 +91,7 @@ func (m *Manifest) Ended() int { return m.ended }
 
 // Disk is how many bytes the layer takes.
 func (m *Manifest) Disk() (n int64) {
-	inodes := map[uint64]bool{}
+	inodes := map[inode]bool{}
 	for _, f := range m.files {
 		if f.nlink > 1 && !f.is(unix.S_IFDIR) {
 			if inodes[f.ino] {
@@ -197,7 +200,7 @@ func look(ctx context.Context, root dir) ([]string, map[string]*meta, error) {
 // changed picks the paths that the receiver lacks, and the rest. Names of one file travel together: if one of them is to
 // be sent, all are, or the receiver could not know that they belong together.
 func changed(order []string, found map[string]*meta, prev *Manifest) (todo, rest []string) {
-	linked := map[uint64]bool{} // inodes with several names, one of which must be sent
+	linked := map[inode]bool{} // inodes with several names, one of which must be sent
 	send := func(p string) bool { return prev == nil || !prev.unchanged(p, found[p]) }
 	for _, p := range order {
 		if m := found[p]; m.nlink > 1 && !m.is(unix.S_IFDIR) && send(p) {

@@ -47,7 +47,7 @@ func send(ctx context.Context, w io.Writer, root string, prev *Manifest, final b
 			return nil, Stats{}, err
 		}
 		defer top.Close()
-		s := &sender{ctx: ctx, out: recordWriter{newBlockWriter(w)}, walker: walker{root: top}, prev: prev, sent: map[uint64]string{}, buf: make([]byte, chunk)}
+		s := &sender{ctx: ctx, out: recordWriter{newBlockWriter(w)}, walker: walker{root: top}, prev: prev, sent: map[inode]string{}, buf: make([]byte, chunk)}
 		defer s.walker.close()
 		return s.pass(final)
 	}()
@@ -65,7 +65,7 @@ type sender struct {
 	prev   *Manifest
 	next   *Manifest
 	stats  Stats
-	sent   map[uint64]string // inodes with several names that were sent, by the name they were sent under
+	sent   map[inode]string // inodes with several names that were sent, by the name they were sent under
 	buf    []byte
 }
 

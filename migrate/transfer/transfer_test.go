@@ -426,7 +426,7 @@ func TestWriteToPageThatStaysWritable(t *testing.T) {
 func TestChangeWithinThePreviousPassIsNoProof(t *testing.T) {
 	now := time.Now().UnixNano()
 	for age, want := range map[time.Duration]bool{-time.Second: false, 0: false, slack / 2: false, slack + 1: true, time.Hour: true} {
-		seen := &meta{ino: 1, ctime: now - int64(age)}
+		seen := &meta{ino: inode{number: 1}, ctime: now - int64(age)}
 		m := &Manifest{started: now, files: map[string]*meta{"f": seen}}
 		if got := m.unchanged("f", seen); got != want {
 			t.Errorf("a file that changed %v before the pass: unchanged %v, want %v", age, got, want)

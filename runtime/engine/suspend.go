@@ -233,19 +233,3 @@ func syncAll(dir string) error {
 	}
 	return nil
 }
-
-// ReplaceLayer exchanges the layer of a container that does not run for another folder of the same file system, in one
-// step. The folder has the old layer then.
-func (e *Engine) ReplaceLayer(id int, with string) error {
-	layer, err := e.Layer(id)
-	if err != nil {
-		return err
-	}
-	if err := e.unmount(id); err != nil {
-		return err
-	}
-	if err := unix.Renameat2(unix.AT_FDCWD, with, unix.AT_FDCWD, layer, unix.RENAME_EXCHANGE); err != nil {
-		return fmt.Errorf("exchange the layer of container %d: %w", id, err)
-	}
-	return errors.Join(e.Roots.Reset(id), syncAll(layer))
-}

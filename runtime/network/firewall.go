@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/google/nftables"
@@ -116,11 +117,15 @@ func (n *Network) lay(port string, nic runtime.NIC) error {
 	return nil
 }
 
-// lift removes the rules of a port (idempotent).
+// lift removes the rules of a port (idempotent). It looks before: a transaction that fails waits until every processor has
+// seen the old rules once more, for each of the names that a container's ports could have.
 func lift(port string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
+	}
+	if _, err := c.ListChain(guardTable(), port); isAbsent(err) {
+		return nil
 	}
 	if err := errors.Join(unguard(c, port), unfilter(c, port), uncount(c, port)); err != nil {
 		return err
@@ -129,6 +134,11 @@ func lift(port string) error {
 		return fmt.Errorf("cannot remove the rules of %s: %w", port, err)
 	}
 	return nil
+}
+
+// isAbsent says that an object of nftables is not there; the library hides the kind of its errors.
+func isAbsent(err error) bool {
+	return err != nil && strings.Contains(err.Error(), syscall.ENOENT.Error())
 }
 
 // guard lets a port speak only for its MAC and addresses.

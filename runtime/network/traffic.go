@@ -148,7 +148,7 @@ func traffic(c *nftables.Conn, port string, tr *runtime.Traffic) (there bool, er
 	for _, d := range directions() {
 		for _, class := range classes() {
 			o, err := c.GetObject(&nftables.CounterObj{Table: guardTable(), Name: d.counter(port, class)})
-			if err != nil && strings.Contains(err.Error(), syscall.ENOENT.Error()) { // the library hides its kind
+			if isAbsent(err) {
 				continue
 			}
 			if err != nil {

@@ -53,31 +53,51 @@ func (r *Roots) Save(id int, to string) error {
 	return r.storage.Close(to)
 }
 
-// Fill makes the private layer of a container whose root is not mounted a copy of one that was saved, or of another
-// container's layer: filepath.Dir(Layer).
-func (r *Roots) Fill(id int, from string) error {
+// Instant says whether layers are copied at once, sharing what neither side changes.
+func (r *Roots) Instant() bool { return r.storage.Traits().Instant }
+
+// Next makes the layer that Exchange puts in the place of the private one, which stays what it is until then, and returns
+// the folder of its files. If the storage makes instant copies it has the files of a layer that was saved, or of another
+// container's (filepath.Dir(Layer)), and copied says so; else it is empty.
+func (r *Roots) Next(id int, from string, limit runtime.Space) (upper string, copied bool, err error) {
+	fail := func(err error) (string, bool, error) {
+		return "", false, fmt.Errorf("make another layer for container %d: %w", id, err)
+	}
+	if err := errors.Join(r.Create(id), r.DropNext(id)); err != nil {
+		return fail(err)
+	}
+	next := r.path(id, filled)
+	if from != "" && r.Instant() {
+		err, copied = errors.Join(r.storage.Copy(from, next), r.storage.Limit(next, limit, false)), true
+	} else {
+		err = r.storage.Create(next, limit)
+	}
+	if err == nil {
+		err = makeDirs(next, dir{"upper", 0o755}, dir{"work", 0o755})
+	}
+	if err != nil {
+		return fail(errors.Join(err, r.DropNext(id)))
+	}
+	return filepath.Join(next, "upper"), copied, nil
+}
+
+// DropNext deletes what Next has made (idempotent).
+func (r *Roots) DropNext(id int) error { return r.storage.Remove(r.path(id, filled)) }
+
+// Exchange puts the layer that Next has made in the place of the private one, which is deleted. The root must not be
+// mounted.
+func (r *Roots) Exchange(id int) error {
 	if mounted, err := mountinfo.Mounted(r.path(id, "root")); err == nil && mounted {
 		return fmt.Errorf("the root of container %d is mounted: unmount it before its layer is exchanged", id)
 	}
-	if err := r.Create(id); err != nil {
-		return err
-	}
-	next := r.path(id, filled)
-	err := errors.Join(r.storage.Create(from, runtime.Space{}), r.storage.Remove(next))
-	if err == nil {
-		err = r.storage.Copy(from, next)
-	}
-	if err == nil {
-		err = r.storage.Remove(r.path(id, "layer"))
-	}
-	if err == nil {
-		err = r.finishFill(id)
-	}
-	if filepath.Base(from) != "layer" { // else it may be in use
-		err = errors.Join(err, r.storage.Close(from))
-	}
-	if err != nil {
+	if _, err := os.Lstat(r.path(id, filled)); err != nil {
 		return fmt.Errorf("exchange the layer of container %d: %w", id, err)
+	}
+	if err := r.storage.Remove(r.path(id, "layer")); err != nil {
+		return fmt.Errorf("exchange the layer of container %d: %w", id, err)
+	}
+	if err := r.finishFill(id); err != nil {
+		return err
 	}
 	return r.Reset(id)
 }

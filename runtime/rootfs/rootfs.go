@@ -94,10 +94,7 @@ func New(c Config) (*Roots, error) {
 
 // discard deletes what was a container's directory.
 func (r *Roots) discard(dir string) error {
-	if err := r.storage.Remove(filepath.Join(dir, "layer")); err != nil {
-		return err
-	}
-	return os.RemoveAll(dir)
+	return errors.Join(r.storage.Remove(filepath.Join(dir, "layer")), r.storage.Remove(filepath.Join(dir, filled)), r.storage.Remove(dir))
 }
 
 // path of a part of a container's directory.

@@ -262,8 +262,12 @@ func (p *pool) Usage(dir string) (u runtime.DiskUsage, err error) {
 	return u, nil
 }
 
-// Copy implements runtime.Storage: it is a snapshot, which has the limit of the original.
+// Copy implements runtime.Storage: it is a snapshot, which has the limit of the original. What is no subvolume came from
+// another host, and is copied file by file.
 func (p *pool) Copy(from, to string) error {
+	if is, _ := subvolume(from); !is {
+		return copyFiles(p, from, to, runtime.Space{})
+	}
 	if _, err := os.Lstat(to); err == nil {
 		return fmt.Errorf("copy %s to %s: %w", from, to, fs.ErrExist)
 	}
@@ -307,7 +311,7 @@ func (*pool) Rename(from, to string) error { return os.Rename(from, to) }
 // Remove implements runtime.Storage. The kernel frees the space in the background.
 func (p *pool) Remove(dir string) error {
 	if is, err := subvolume(dir); err != nil || !is {
-		return os.RemoveAll(dir) // what a copy by hand has left, or nothing
+		return p.removeTree(dir)
 	}
 	id, err := p.id(dir)
 	if err != nil {
@@ -321,6 +325,23 @@ func (p *pool) Remove(dir string) error {
 	// Recent kernels delete the group themselves, when the space is free.
 	_ = p.ioctl(p.dir, btrfsGroup, &quotaGroup{Group: id})
 	return nil
+}
+
+// removeTree deletes a plain folder, with the subvolumes in it as such: file by file it would take long.
+func (p *pool) removeTree(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if is, _ := subvolume(path); !is {
+			return nil
+		}
+		return errors.Join(p.Remove(path), fs.SkipDir)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete %s: %w", dir, err)
+	}
+	return os.RemoveAll(dir)
 }
 
 // Traits implements runtime.Storage.

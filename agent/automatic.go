@@ -32,7 +32,7 @@ func (m *member) automate(ctx context.Context, h *habits, now time.Time) error {
 		op.Kind, op.Park = cluster.OpConsolidate, a.Park
 		plan = m.automaticConsolidation(s, a, now)
 	} else {
-		plan = scheduler.Rebalance(m.snapshot(""), a.Imbalance, m.willing(now))
+		plan = scheduler.Rebalance(m.restful(a, now), a.Imbalance)
 	}
 	switch {
 	case len(plan.Moves) == 0:
@@ -45,7 +45,7 @@ func (m *member) automate(ctx context.Context, h *habits, now time.Time) error {
 		return nil
 	}
 	h.reason = time.Time{}
-	op.ID, op.Started, op.Steps, op.Why, op.Freed = newOperationID(), now.UTC(), plan.Moves, plan.Why, plan.Freed
+	op.ID, op.Started, op.Steps, op.Why, op.Freed, op.Kept = newOperationID(), now.UTC(), plan.Moves, plan.Why, plan.Freed, plan.Kept
 	_, err := applyHere[*cluster.Operation](ctx, m, cluster.BeginPlan{Operation: op})
 	return err
 }
@@ -60,16 +60,25 @@ func (m *member) mayBegin(s *cluster.State, a cluster.Automation, now time.Time)
 	return true
 }
 
+// restful is the cluster as a plan sees it that nobody asked for: what has come where it is only lately is left alone,
+// containers as well as hosts that have only just been switched on or opened.
+func (m *member) restful(a cluster.Automation, now time.Time) scheduler.Snapshot {
+	snap := m.snapshot("")
+	snap.Now, snap.Rest = now, time.Duration(a.RestMS)*time.Millisecond
+	s := m.store.State()
+	for i := range snap.Hosts {
+		v := &snap.Hosts[i]
+		if h := s.Host(v.Name); h != nil && now.Sub(h.Since) < snap.Rest {
+			v.Fresh = true
+		}
+	}
+	return snap
+}
+
 // automaticConsolidation frees one host at a time, if enough is spared afterwards. Containers that are to stay keep
 // their host in use.
 func (m *member) automaticConsolidation(s *cluster.State, a cluster.Automation, now time.Time) scheduler.Plan {
-	snap := m.snapshot("")
-	for i := range snap.Containers {
-		if c := &snap.Containers[i]; c.Rules.Stay || !c.Rules.Window.Open(now) {
-			c.State = cluster.Starting // the scheduler leaves what is not settled where it is
-		}
-	}
-	plan := scheduler.Consolidate(snap, 1)
+	plan := scheduler.Consolidate(m.restful(a, now), 1)
 	if len(plan.Freed) != 1 || m.spare(s, plan.Freed[0]) < a.Spare {
 		return scheduler.Plan{}
 	}

@@ -79,8 +79,9 @@ func (m *member) doSteps(ctx context.Context, plan *cluster.Operation) (failed *
 	ends := make(chan stepEnd)
 	running := 0
 	for {
+		traffic := m.snapshot("").Traffic()
 		for failed == nil && err == nil && running < max(plan.Width, 1) && m.runs(plan.ID) {
-			i := scheduler.Next(plan.Steps, begun, ended)
+			i := traffic.Next(plan.Steps, begun, ended)
 			if i < 0 {
 				break
 			}
@@ -167,7 +168,11 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) stepE
 		} else if move.Mode != "" {
 			mode = move.Mode
 		}
-		_, err := m.beginMigration(ctx, ct, cluster.Operation{ID: migration, To: move.To, Mode: mode, Parent: plan.ID, Why: move.Why})
+		op := cluster.Operation{ID: migration, To: move.To, Mode: mode, Parent: plan.ID, Why: move.Why}
+		if mode == cluster.ModeLive {
+			op.MaxDowntimeMS = ct.Rules.MaxDowntimeMS
+		}
+		_, err := m.beginMigration(ctx, ct, op)
 		switch {
 		case errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrUnknownOutcome), ctx.Err() != nil:
 			return stepEnd{err: errors.Join(err, ctx.Err())}
@@ -186,6 +191,8 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) stepE
 		return stepEnd{err: err}
 	case op == nil:
 		return stepEnd{status: cluster.StepFailed, reason: "its migration is not known any more"}
+	case op.Refused: // nothing has failed: it would take longer than it may, or something is in its way
+		return withdrawn("%s", op.Error)
 	case op.Status != cluster.OpDone:
 		return stepEnd{status: cluster.StepFailed, reason: op.Error}
 	}

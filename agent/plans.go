@@ -18,7 +18,8 @@ import (
 // snapshot is the cluster as the scheduler sees it; digest is the template of what is to be placed, if any.
 func (m *member) snapshot(digest string) scheduler.Snapshot {
 	s := m.store.State()
-	snap := scheduler.Snapshot{Policy: s.Policy(), Now: time.Now()}
+	a := s.Automation().WithDefaults()
+	snap := scheduler.Snapshot{Policy: s.Policy(), Now: time.Now(), Moves: map[int]*cluster.MoveResult{}, Gain: float64(a.MinGain)}
 	t := s.TemplateByDigest(digest)
 	for _, h := range s.Hosts() {
 		v := scheduler.HostView{
@@ -33,6 +34,9 @@ func (m *member) snapshot(digest string) scheduler.Snapshot {
 	}
 	for _, c := range s.Containers() {
 		snap.Containers = append(snap.Containers, *c)
+		if last := s.LastMove(c.ID); last != nil {
+			snap.Moves[c.ID] = last
+		}
 	}
 	return snap
 }
@@ -64,20 +68,12 @@ func (m *member) handleConsolidate(_ http.ResponseWriter, r *http.Request) (any,
 // handleRebalance plans to even out how full hosts are and has the plan carried out.
 func (m *member) handleRebalance(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return m.planFor(r, cluster.Operation{Kind: cluster.OpRebalance}, func(snap scheduler.Snapshot, req api.PlanRequest) scheduler.Plan {
-		return scheduler.Rebalance(snap, cmp.Or(req.Imbalance, rebalanceTo), m.willing(time.Now()))
+		return scheduler.Rebalance(snap, cmp.Or(req.Imbalance, rebalanceTo))
 	})
 }
 
 // rebalanceTo is how many points of a hundred hosts may differ after a rebalancing that somebody asks for.
 const rebalanceTo = 10
-
-// willing says which containers a plan of the cluster's own may move to a host, room aside.
-func (m *member) willing(now time.Time) func(c *cluster.Container, host string) bool {
-	s := m.store.State()
-	return func(c *cluster.Container, host string) bool {
-		return !c.Rules.Stay && c.Rules.Window.Open(now) && s.Forbids(c, host) == ""
-	}
-}
 
 // planFor reads a request, makes its plan and begins it.
 func (m *member) planFor(r *http.Request, op cluster.Operation, plan func(scheduler.Snapshot, api.PlanRequest) scheduler.Plan) (any, error) {
@@ -94,13 +90,13 @@ func (m *member) planFor(r *http.Request, op cluster.Operation, plan func(schedu
 	if req.Offline {
 		blocked = unblock(snap)
 	}
-	made := plan(snap, req)
-	markOffline(made.Moves, blocked)
-	if len(req.Steps) > 0 {
-		if made, err = m.replay(req.Steps); err != nil {
-			return nil, err
-		}
+	made := scheduler.Plan{}
+	if len(req.Steps) == 0 {
+		made = plan(snap, req)
+	} else if made, err = m.replay(snap, req.Steps); err != nil {
+		return nil, err
 	}
+	markOffline(made.Moves, blocked)
 	op.Width, op.Partial, op.Park = width, req.Partial, req.Park
 	return m.begin(r.Context(), op, made, req)
 }
@@ -121,6 +117,9 @@ func unblock(snap scheduler.Snapshot) map[int]string {
 		if why := c.Immovable(); why != "" {
 			blocked[c.ID], c.Verdict = why, nil
 		}
+		if why := snap.OverBudget(*c); why != "" {
+			blocked[c.ID], c.Rules.MaxDowntimeMS = why, 0
+		}
 	}
 	return blocked
 }
@@ -135,21 +134,30 @@ func markOffline(moves []cluster.Move, blocked map[int]string) {
 	}
 }
 
-// replay takes a plan that was saved: each container must still be where it was. Whether it still fits where it is
-// sent is asked again at each move.
-func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
+// replay takes a plan that was saved, or written by hand: each container must still be where it was. The moves are put in
+// an order in which each is possible, if need be by a third host.
+func (m *member) replay(snap scheduler.Snapshot, steps []cluster.Move) (plan scheduler.Plan, err error) {
 	s := m.store.State()
+	at := map[int]string{}
 	for _, step := range steps {
 		c := s.Container(step.Container)
+		if c != nil && at[c.ID] == "" {
+			at[c.ID] = c.Host
+		}
 		switch {
 		case c == nil:
 			return plan, notFound("container", step.Name, "vzcluster ls")
-		case c.Host != step.From:
-			return plan, api.Errorf(api.CodeConflict, "make a new plan with --dry-run", "%s is on %s now, the plan has it on %s", c.Ref(), c.Host, step.From)
+		case at[c.ID] != step.From:
+			return plan, api.Errorf(api.CodeConflict, "make a new plan with --dry-run", "%s is on %s now, the plan has it on %s", c.Ref(), at[c.ID], step.From)
 		case s.Host(step.To) == nil:
 			return plan, notFound("host", step.To, "vzcluster host ls")
 		}
-		plan.Moves = append(plan.Moves, cluster.Move{Container: c.ID, Name: c.Name, From: step.From, To: step.To, Why: step.Why, Mode: step.Mode})
+		at[c.ID] = step.To
+	}
+	plan = scheduler.Arrange(snap, steps)
+	plan.Why = fmt.Sprintf("%d moves that were asked for", len(plan.Moves))
+	if len(plan.Unplaced) > 0 {
+		plan.Why = fmt.Sprintf("%d of %d moves are possible in no order: %s", len(plan.Unplaced), len(steps), plan.Left())
 	}
 	return plan, nil
 }
@@ -158,7 +166,7 @@ func (m *member) replay(steps []cluster.Move) (plan scheduler.Plan, err error) {
 // that must leave something behind is refused unless it is only shown, or that was asked for.
 func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler.Plan, req api.PlanRequest) (*cluster.Operation, error) {
 	op.ID, op.Started, op.Steps, op.Status = newOperationID(), time.Now().UTC(), plan.Moves, cluster.OpDone
-	op.Why, op.Freed = plan.Why, plan.Freed
+	op.Why, op.Freed, op.Kept = plan.Why, plan.Freed, plan.Kept
 	if len(plan.Unplaced) > 0 && !req.DryRun && !req.Partial {
 		return nil, api.Errorf(api.CodeNoFit, "add room, or move the others with --partial", "%s", plan.Why)
 	}

@@ -16,6 +16,11 @@ type Automation struct {
 	HoldMS     int64 `json:"hold_ms,omitempty"`
 	CoolDownMS int64 `json:"cool_down_ms,omitempty"`
 	IdleMS     int64 `json:"idle_ms,omitempty"`
+	// RestMS is how long a container, or a host that has just been switched on or opened, is left alone by these plans after
+	// it came. Milliseconds.
+	RestMS int64 `json:"rest_ms,omitempty"`
+	// MinGain is how much a move of a plan must gain, what it costs taken off, in points of a hundred of a host.
+	MinGain int `json:"min_gain,omitempty"`
 	// Spare is how much of the memory and the cores of the hosts that are on must stay free when one is to be switched off, in
 	// points of a hundred.
 	Spare int `json:"spare,omitempty"`
@@ -28,6 +33,8 @@ const (
 	defaultHold      = time.Minute
 	defaultCoolDown  = 10 * time.Minute
 	defaultIdle      = 10 * time.Minute
+	defaultRest      = 15 * time.Minute
+	defaultGain      = 1
 )
 
 // WithDefaults fills in what is left out.
@@ -40,6 +47,10 @@ func (a Automation) WithDefaults() Automation {
 	def(&a.HoldMS, defaultHold)
 	def(&a.CoolDownMS, defaultCoolDown)
 	def(&a.IdleMS, defaultIdle)
+	def(&a.RestMS, defaultRest)
+	if a.MinGain == 0 {
+		a.MinGain = defaultGain
+	}
 	if a.Imbalance == 0 {
 		a.Imbalance = defaultImbalance
 	}
@@ -58,7 +69,9 @@ func (a Automation) Check() error {
 		return Refuse(ErrInvalid, "hosts cannot differ by %d points of a hundred; use 1 to 100", a.Imbalance)
 	case a.Spare < 0 || a.Spare > 100:
 		return Refuse(ErrInvalid, "%d points of a hundred cannot be spared; use 1 to 100", a.Spare)
-	case a.HoldMS < 0 || a.CoolDownMS < 0 || a.IdleMS < 0:
+	case a.MinGain < 0 || a.MinGain > 100:
+		return Refuse(ErrInvalid, "a move cannot gain %d points of a hundred; use 1 to 100", a.MinGain)
+	case a.HoldMS < 0 || a.CoolDownMS < 0 || a.IdleMS < 0 || a.RestMS < 0:
 		return Refuse(ErrInvalid, "the times of the automation cannot be negative")
 	}
 	return a.Window.check()

@@ -82,6 +82,9 @@ func checkRules(r *Rules, l Limits) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
+	if r.MaxDowntimeMS < 0 {
+		return Refuse(ErrInvalid, "a container cannot stand still for less than no time; use 0 for any")
+	}
 	if l.SoftRAM > 0 && r.Guarantee > l.SoftRAM {
 		return Refuse(ErrInvalid, "memory above the soft limit of %s is taken back, so %s cannot be guaranteed", Bytes(l.SoftRAM), Bytes(r.Guarantee))
 	}

@@ -187,6 +187,7 @@ type Operation struct {
 	Partial       bool        `json:"partial,omitempty"`   // of a plan: what cannot be moved stays, and the rest is moved
 	Automatic     bool        `json:"automatic,omitempty"` // of a plan: the cluster made it, nobody asked
 	Freed         []string    `json:"freed,omitempty"`     // of a plan: hosts that are empty after it
+	Kept          []string    `json:"kept,omitempty"`      // of a plan: what it leaves alone, and why
 	Park          bool        `json:"park,omitempty"`      // of a plan: the hosts that it frees are switched off
 	Leave         bool        `json:"leave,omitempty"`     // of a drain: its host is no member any more afterwards
 	Round         *Round      `json:"round,omitempty"`     // maintain
@@ -215,6 +216,17 @@ type Move struct {
 	Operation string `json:"operation,omitempty"` // the migration that carries it out
 	Status    string `json:"status,omitempty"`    // one of the steps'; empty: it has not begun
 	Reason    string `json:"reason,omitempty"`    // why it failed or was withdrawn
+	// What it is expected to gain, in points of a hundred of a host, and to cost.
+	Gain float64  `json:"gain,omitempty"`
+	Cost MoveCost `json:"cost,omitzero"`
+}
+
+// MoveCost is what a move is expected to cost.
+type MoveCost struct {
+	Bytes      int64   `json:"bytes"`
+	Seconds    float64 `json:"seconds"`
+	BlackoutMS float64 `json:"blackout_ms,omitempty"`
+	Assumed    bool    `json:"assumed,omitempty"` // the container has never moved: nothing was measured
 }
 
 // What became of a step of a plan.
@@ -261,6 +273,11 @@ type MoveResult struct {
 	PredictedMS   float64 `json:"predicted_ms,omitempty"`    // blackout, just before the freeze
 	FixedMS       float64 `json:"fixed_ms,omitempty"`        // the part of the blackout that does not depend on the memory's size
 	MaxDowntimeMS int64   `json:"max_downtime_ms,omitempty"` // that was wanted
+
+	// What the next move is judged by.
+	Memory    int64   `json:"memory,omitempty"`     // bytes of memory that it had
+	Layer     int64   `json:"layer,omitempty"`      // bytes of its files that were sent
+	DirtyRate float64 `json:"dirty_rate,omitempty"` // bytes of memory written per second, while it was copied
 }
 
 // Phase is one timed part of a migration.

@@ -9,6 +9,11 @@ type Policy struct {
 	DiskPercent int64 `json:"disk_percent,omitempty"`
 	// Survive keeps so much room that after the loss of any one host all protected containers fit on the others.
 	Survive bool `json:"survive,omitempty"`
+	// What plans may do at once: moves that a host may be part of, and bits per second from or to one host, and in all. What
+	// a move takes is what the container's last one took. 0: as many as the plan is wide.
+	MovesPerHost int     `json:"moves_per_host,omitempty"`
+	HostMoveRate BitRate `json:"host_move_rate,omitempty"`
+	MoveRate     BitRate `json:"move_rate,omitempty"`
 }
 
 // maxPercent bounds overcommitment: more is a slip of the hand.
@@ -54,6 +59,9 @@ func (p Policy) Check() error {
 		if v != 0 && (v < 1 || v > maxPercent) {
 			return Refuse(ErrInvalid, "%d%% of the %s cannot be promised; use 1 to %d, 100 is all there is", v, name, maxPercent)
 		}
+	}
+	if p.MovesPerHost < 0 || p.HostMoveRate < 0 || p.MoveRate < 0 {
+		return Refuse(ErrInvalid, "moves of plans cannot be limited to less than nothing; 0 is no limit")
 	}
 	return nil
 }

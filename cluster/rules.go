@@ -61,6 +61,8 @@ type Rules struct {
 	Guarantee   int64        `json:"guarantee,omitempty"` // bytes of memory that its host keeps for it, however much is overcommitted
 	Stay        bool         `json:"stay,omitempty"`      // no plan of the cluster's own moves it; a drain may
 	Window      Window       `json:"window,omitzero"`     // when plans may move it
+	// MaxDowntimeMS is the longest that it may stand still in a move that a plan makes; 0: any time.
+	MaxDowntimeMS int64 `json:"max_downtime_ms,omitempty"`
 }
 
 // Bounds of rules.

@@ -123,4 +123,8 @@ func (m *move) budgeted(r *cluster.MoveResult) {
 	}
 	r.PredictedMS, r.MaxDowntimeMS = milliseconds(m.predicted.total()), m.op.MaxDowntimeMS
 	r.FixedMS = max(r.BlackoutMS-milliseconds(m.predicted.memory), r.BlackoutMS/10)
+	r.Layer = m.need.Disk
+	if m.rounds != nil {
+		r.Memory, r.DirtyRate = m.rounds.full, m.rounds.dirty
+	}
 }

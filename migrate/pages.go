@@ -47,6 +47,7 @@ type rounds struct {
 	all  int64         // bytes of the first round
 
 	lastTook time.Duration // for the last round
+	dirty    float64       // bytes a second that were written while the round before the last was sent
 
 	wire  sync.Mutex // held while something is sent that must not be interrupted, when the container stands still
 	taken chan error // what became of the last pass
@@ -69,6 +70,9 @@ func (m *move) copyMemory(ctx context.Context) error {
 			return fmt.Errorf("copy the memory of container %d: %w", m.spec.ID, err)
 		}
 		s := m.rounds.send.Stats()
+		if before := m.rounds.lastTook; i > 0 && before > 0 {
+			m.rounds.dirty = float64(s.Bytes) / before.Seconds()
+		}
 		m.rounds.rest, m.rounds.size, m.rounds.lastTook = s.Bytes, int64(s.Pages)*memory.PageSize, time.Since(began)
 		if i == 0 {
 			m.rounds.all, m.rounds.full, m.rounds.took = s.Bytes, m.rounds.size, time.Since(began)

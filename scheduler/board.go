@@ -25,6 +25,7 @@ type Board struct {
 	allowed map[string][]bool // by constraints: the hosts that fulfil them
 	all     []Item
 	policy  cluster.Policy
+	safe    *survival // nil: losses of hosts are not asked about
 
 	worth *worth
 	waste []float64 // of what is free, as the table has it now

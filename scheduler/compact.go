@@ -13,7 +13,12 @@ type Compaction struct {
 	Keep     func(host int) bool // hosts that are not to be emptied; nil: none
 	MaxHosts int                 // hosts to empty at most; 0: any number
 	MaxMoves int                 // 0: any number
+	// Safe says whether the board may become as it is; nil: it may. Then nothing is moved only to make room for something
+	// else, and what holds at the end holds in between.
+	Safe func() bool
 }
+
+func (c Compaction) safe() bool { return c.Safe == nil || c.Safe() }
 
 // Compact empties hosts. It returns the moves in an order in which each one fits when those before it have ended; the
 // board is then as after them. First it looks for the fewest hosts that can take everything of the others, so that each
@@ -77,12 +82,13 @@ func (b *Board) fewest(c Compaction) (steps []Step, freed int) {
 	}
 	for least < most {
 		n := (least + most) / 2
-		if moves, ok := b.hold(order[:n], order[n:], c.MaxMoves); ok {
+		moves, ok := b.hold(order[:n], order[n:], c.MaxMoves)
+		if ok && c.safe() {
 			most, steps = n, moves
-			b.Undo(moves)
 		} else {
 			least = n + 1
 		}
+		b.Undo(moves)
 	}
 	b.Redo(steps)
 	return steps, len(order) - most
@@ -138,16 +144,16 @@ func (b *Board) tightestOf(it *Item, hosts []int) int {
 // Undo takes back moves, Redo makes them again.
 func (b *Board) Undo(steps []Step) {
 	for _, s := range slices.Backward(steps) {
-		b.Take(s.Item)
-		b.Put(s.Item, s.From)
+		b.unsettle(s.Item)
+		b.settle(s.Item, s.From)
 	}
 }
 
 // Redo makes moves that were taken back.
 func (b *Board) Redo(steps []Step) {
 	for _, s := range steps {
-		b.Take(s.Item)
-		b.Put(s.Item, s.To)
+		b.unsettle(s.Item)
+		b.settle(s.Item, s.To)
 	}
 }
 
@@ -174,7 +180,15 @@ func (b *Board) singly(c Compaction, before int) (steps []Step) {
 			most = min(most, c.MaxMoves-len(steps))
 		}
 		n := len(b.items[h])
-		if more := b.Empty(h, most); more != nil {
+		if c.Safe != nil {
+			most = min(most, n)
+		}
+		more := b.Empty(h, most)
+		if more != nil && !c.safe() {
+			b.Undo(more)
+			more = nil
+		}
+		if more != nil {
 			steps, moved, freed = append(steps, more...), moved+n, freed+1
 			continue
 		}

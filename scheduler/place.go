@@ -61,25 +61,17 @@ func Place(snap Snapshot, req Request) Decision {
 			b.free[host] = free // its room stays taken until it has left
 		}
 	}
+	b.guard()
 	return b.place(snap.hosts(), req)
 }
 
 func (b *Board) place(views []HostView, req Request) Decision {
 	d := Decision{}
 	item := b.Add(Item{Need: req.Need, Rules: &req.Rules})
-	var best *HostReason
 	for h, v := range views {
 		d.Hosts = append(d.Hosts, b.judge(item, h, v, req))
 	}
-	fitting := 0
-	for i := range d.Hosts {
-		if r := &d.Hosts[i]; r.Fits {
-			fitting++
-			if best == nil || better(*r, *best) < 0 {
-				best = r
-			}
-		}
-	}
+	best, fitting := b.bestOf(item, d.Hosts)
 	switch {
 	case best == nil:
 		d.Why = nowhere(d.Hosts, req)
@@ -91,6 +83,30 @@ func (b *Board) place(views []HostView, req Request) Decision {
 		d.Host, d.Why = best.Host, fmt.Sprintf("%s %s of %d hosts: %s", best.Host, b.praise(&req.Rules), fitting, best.Reason)
 	}
 	return d
+}
+
+// bestOf returns the best of the hosts that take a container, and how many do. If losses of hosts are to be survived, those
+// that are better but would spoil that are noted as not fitting.
+func (b *Board) bestOf(item int, hosts []HostReason) (best *HostReason, fitting int) {
+	for {
+		best, fitting = nil, 0
+		for i := range hosts {
+			if r := &hosts[i]; r.Fits {
+				fitting++
+				if best == nil || better(*r, *best) < 0 {
+					best = r
+				}
+			}
+		}
+		if best == nil {
+			return nil, 0
+		}
+		why := b.risk(item, b.Find(best.Host))
+		if why == "" {
+			return best, fitting
+		}
+		best.Fits, best.Score, best.topic, best.Reason = false, 0, why, why
+	}
 }
 
 // praise says what the chosen host has over the others.

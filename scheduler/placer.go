@@ -17,6 +17,7 @@ type Placer struct {
 // NewPlacer returns a Placer of the cluster as it is.
 func NewPlacer(snap Snapshot) *Placer {
 	b, _ := snap.board()
+	b.guard()
 	return &Placer{board: b, views: snap.hosts(), learned: snap.packs()}
 }
 
@@ -41,11 +42,11 @@ func (p *Placer) Put(it Placement) {
 	if p.learned {
 		p.board.Learn(it.item)
 	}
-	p.board.Put(it.item, p.board.Find(it.Host))
+	p.board.settle(it.item, p.board.Find(it.Host))
 }
 
 // Take takes a container away again.
-func (p *Placer) Take(it Placement) { p.board.Take(it.item) }
+func (p *Placer) Take(it Placement) { p.board.unsettle(it.item) }
 
 // packs says whether something is packed, for which the board learns what shapes there are.
 func (s Snapshot) packs() bool {

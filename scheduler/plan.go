@@ -8,34 +8,14 @@ import (
 	"github.com/vzcluster/vzcluster/cluster"
 )
 
-// Plan is an ordered list of moves; carried out one after the other, or as Next allows, no host is overcommitted at any
+// Plan is an ordered list of moves; carried out one after the other, or as Traffic allows, no host is overcommitted at any
 // step.
 type Plan struct {
 	Moves    []cluster.Move
 	Freed    []string // hosts that are empty afterwards and were not before
 	Unplaced []Unplaced
-	Why      string // the plan in one sentence, or why there is nothing to do
-}
-
-// Next returns the first step that has not begun and may begin: no earlier one that has not ended moves the same container
-// or makes room where this one goes. So every host is at any time as full as in the plan's order, or less. -1 means none.
-func Next(steps []cluster.Move, begun, ended []bool) int {
-	for i, step := range steps {
-		if begun[i] {
-			continue
-		}
-		free := true
-		for j, earlier := range steps[:i] {
-			if !ended[j] && (earlier.Container == step.Container || earlier.From == step.To) {
-				free = false
-				break
-			}
-		}
-		if free {
-			return i
-		}
-	}
-	return -1
+	Kept     []string // containers that it leaves alone although they could be moved, and why
+	Why      string   // the plan in one sentence, or why there is nothing to do
 }
 
 // Unplaced is a container that a plan leaves where it is.
@@ -50,7 +30,8 @@ type Unplaced struct {
 // If the policy wants the cluster to survive the loss of a host, no move takes that away.
 func Drain(snap Snapshot, host string) Plan {
 	var plan Plan
-	b, cs := snap.board()
+	p := newPlanner(snap)
+	b, cs := p.Board, p.cs
 	src := b.Find(host)
 	if src < 0 {
 		plan.Why = fmt.Sprintf("there is no host named %s", host)
@@ -59,7 +40,7 @@ func Drain(snap Snapshot, host string) Plan {
 	reserved := b.offer[src].Sub(b.free[src])
 	var moving []int
 	for _, i := range b.sorted(cs, src) {
-		why := immovable(cs[i])
+		why := snap.immovable(cs[i])
 		if why == "" && b.shut[src] == down {
 			why = host + " is down"
 		}
@@ -70,17 +51,11 @@ func Drain(snap Snapshot, host string) Plan {
 		moving = append(moving, i)
 	}
 	need := sumOf(cs, moving)
-	moves, left := b.spread(snap, cs, src, moving)
+	moves, left := p.emptied(src).spread(src, moving)
 	if len(left) > 0 {
-		b, _ = snap.board()
-		if b.pack(moving, func(h int) bool { return h != src }) {
-			moves, left = b.packed(cs, moving, func(c cluster.Container, to string) string {
-				return fmt.Sprintf("%s is drained: everything on it fits elsewhere only if %s goes to %s", host, c.Name, to)
-			}), nil
+		if packed, still := newPlanner(snap).emptied(src).tightly(src, moving); len(still) < len(left) {
+			moves, left = packed, still
 		}
-	}
-	if snap.Policy.Survive && len(left) == 0 {
-		moves, left = snap.keepSafe(moves, host)
 	}
 	plan.Moves, plan.Unplaced = moves, append(plan.Unplaced, left...)
 	switch {
@@ -112,27 +87,64 @@ func stay(left []Unplaced) string {
 	return strings.Join(parts, "; ")
 }
 
+// emptied has the planner take a host for one that is being drained: nothing comes to it, whichever other host dies.
+func (p *planner) emptied(host int) *planner {
+	if p.shut[host] == "" {
+		p.shut[host] = "drained"
+	}
+	p.guard()
+	return p
+}
+
+// Left names what the plan leaves where it is, each with its reason.
+func (p Plan) Left() string { return stay(p.Unplaced) }
+
 // spread places one container after the other as if each were new, each move seeing the ones before it.
-func (b *Board) spread(snap Snapshot, cs []cluster.Container, src int, moving []int) (moves []cluster.Move, left []Unplaced) {
-	views := snap.hosts()
+func (p *planner) spread(src int, moving []int) (moves []cluster.Move, left []Unplaced) {
+	views := p.snap.hosts()
 	for i := range views {
 		views[i].HasTemplate = false // says nothing about these containers' templates
 	}
-	host := b.Name(src)
+	host := p.Name(src)
 	for _, i := range moving {
-		c := cs[i]
-		b.Take(i)
-		d := b.place(views, Request{Need: b.all[i].Need, Rules: c.Rules, Exclude: host})
+		c := p.cs[i]
+		p.unsettle(i)
+		d := p.place(views, Request{Need: p.all[i].Need, Rules: c.Rules, Exclude: host})
 		if d.Host == "" {
-			b.Put(i, src)
+			p.settle(i, src)
 			left = append(left, Unplaced{c.ID, c.Name, d.Why})
 			continue
 		}
-		b.Put(i, b.Find(d.Host))
-		moves = append(moves, cluster.Move{
-			Container: c.ID, Name: c.Name, From: host, To: d.Host,
-			Why: fmt.Sprintf("%s is drained: %s", host, d.Why),
-		})
+		to := p.Find(d.Host)
+		p.settle(i, to)
+		moves = append(moves, p.move(Step{i, src, to}, fmt.Sprintf("%s is drained: %s", host, d.Why), 0))
+	}
+	return moves, left
+}
+
+// tightly packs what leaves a host onto the others. What would make a loss harder to survive stays.
+func (p *planner) tightly(src int, moving []int) (moves []cluster.Move, left []Unplaced) {
+	if !p.pack(moving, func(h int) bool { return h != src }) {
+		for _, i := range moving {
+			left = append(left, Unplaced{p.cs[i].ID, p.cs[i].Name, "no packing was found"})
+		}
+		return nil, left
+	}
+	to := make([]int, len(moving))
+	for k, i := range moving {
+		to[k] = p.Host(i)
+	}
+	for _, i := range moving {
+		p.Take(i)
+		p.Put(i, src)
+	}
+	for k, i := range moving {
+		c, s := p.cs[i], Step{i, src, to[k]}
+		if !p.try(i, to[k]) {
+			left = append(left, Unplaced{c.ID, c.Name, p.whyStuck(s)})
+			continue
+		}
+		moves = append(moves, p.move(s, fmt.Sprintf("%s is drained: everything on it fits elsewhere only if %s goes to %s", p.Name(src), c.Name, p.Name(to[k])), 0))
 	}
 	return moves, left
 }
@@ -145,16 +157,6 @@ func (b *Board) sorted(cs []cluster.Container, host int) []int {
 	}
 	slices.SortFunc(is, func(x, y int) int { return biggerFirst(cs[x], cs[y]) })
 	return is
-}
-
-// packed turns what a packing changed into moves.
-func (b *Board) packed(cs []cluster.Container, moving []int, why func(c cluster.Container, to string) string) []cluster.Move {
-	moves := make([]cluster.Move, len(moving))
-	for k, i := range moving {
-		to := b.Name(b.Host(i))
-		moves[k] = cluster.Move{Container: cs[i].ID, Name: cs[i].Name, From: cs[i].Host, To: to, Why: why(cs[i], to)}
-	}
-	return moves
 }
 
 func sumOf(cs []cluster.Container, items []int) (r cluster.Resources) {

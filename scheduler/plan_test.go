@@ -210,7 +210,7 @@ func TestConsolidateManyHostsIsGreedyAndQuick(t *testing.T) {
 }
 
 // What makes room for a step, or moves the same container before, is waited for; the rest goes on beside it.
-func TestNext(t *testing.T) {
+func TestTraffic(t *testing.T) {
 	steps := []cluster.Move{
 		{Container: 1, From: "a", To: "b"}, // makes room on a
 		{Container: 2, From: "c", To: "a"}, // waits for it
@@ -222,7 +222,7 @@ func TestNext(t *testing.T) {
 		if c.end >= 0 {
 			ended[c.end] = true
 		}
-		got := Next(steps, begun, ended)
+		got := Traffic{}.Next(steps, begun, ended)
 		if got != c.want {
 			t.Fatalf("after the end of step %d: step %d, want %d", c.end, got, c.want)
 		}

@@ -20,6 +20,7 @@ type HostView struct {
 	Capacity    cluster.Resources // what it offers: cluster.Policy.Offer
 	Reserved    cluster.Resources // by its containers and by migrations on their way to it
 	HasTemplate bool              // the template of the request that is being placed
+	Fresh       bool              // it takes containers only since lately: it is not to be emptied again
 }
 
 // Free is what is not reserved; parts are negative on a host that lost capacity.
@@ -46,8 +47,32 @@ type Snapshot struct {
 	Policy     cluster.Policy
 	Seed       uint64 // decides between hosts that are alike; 0: by name
 
-	// For plans that the cluster makes of its own accord.
-	Now time.Time // for windows; zero: all are open
+	// For plans that nobody depends on: all but drains.
+	Now   time.Time                   // for windows; zero: all are open
+	Rest  time.Duration               // how long a container is left alone after a move
+	Gain  float64                     // points of a hundred that a move must gain, its price taken off; 0: defaultGain
+	Moves map[int]*cluster.MoveResult // the last move of each container: what the next one will cost
+}
+
+// after is the snapshot when moves have been made.
+func (s Snapshot) after(moves []cluster.Move) Snapshot {
+	now := s
+	now.Hosts, now.Containers = s.hosts(), slices.Clone(s.Containers)
+	at := make(map[string]int, len(now.Hosts))
+	for i, h := range now.Hosts {
+		at[h.Name] = i
+	}
+	index := make(map[int]int, len(now.Containers))
+	for i, c := range now.Containers {
+		index[c.ID] = i
+	}
+	for _, m := range moves {
+		c := &now.Containers[index[m.Container]]
+		from, to := &now.Hosts[at[m.From]], &now.Hosts[at[m.To]]
+		from.Reserved, to.Reserved = from.Reserved.Sub(c.Need()), to.Reserved.Add(c.Need())
+		c.Host = m.To
+	}
+	return now
 }
 
 // board turns the snapshot into one that decisions change. The i-th item is the i-th container of the returned list,
@@ -106,14 +131,22 @@ func biggerFirst(a, b cluster.Container) int {
 // unwilling says why a plan of the cluster's own may not move a container now, or "" when it may.
 func (s Snapshot) unwilling(c cluster.Container) string {
 	switch {
-	case immovable(c) != "":
-		return immovable(c)
+	case s.immovable(c) != "":
+		return s.immovable(c)
 	case c.Rules.Stay:
 		return "it is to stay where it is"
 	case !s.Now.IsZero() && !c.Rules.Window.Open(s.Now):
 		return "it may be moved " + c.Rules.Window.String() + " only"
 	}
-	return ""
+	return s.resting(c)
+}
+
+// immovable says why a container cannot be moved now, or not within the downtime that it may have, or "".
+func (s Snapshot) immovable(c cluster.Container) string {
+	if why := immovable(c); why != "" {
+		return why
+	}
+	return s.OverBudget(c)
 }
 
 // immovable says why a container can't be moved now ("it is starting"), or "" when it can.

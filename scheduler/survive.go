@@ -108,54 +108,6 @@ func (b *Board) tightest(it *Item, without int) int {
 	return best
 }
 
-// endangered returns the first host whose loss could not be survived, "" for none. A host that takes nothing is not
-// asked: what is on it is on its way elsewhere, and finds there what it needs.
-func (b *Board) endangered(without string) string {
-	for h := range b.hosts {
-		if b.shut[h] != "" || b.Name(h) == without || len(b.items[h]) == 0 {
-			continue
-		}
-		if len(b.lose(h)) < len(b.mourned(h)) {
-			return b.Name(h)
-		}
-	}
-	return ""
-}
-
-// keepSafe takes those moves off a plan's end after which the loss of a host could not be survived any more. A cluster
-// that could not survive it before is not held to it. In between the cluster is as safe as at the end: of what is still
-// to come there is less on the hosts and more room.
-func (s Snapshot) keepSafe(moves []cluster.Move, drained string) ([]cluster.Move, []Unplaced) {
-	b, cs := s.board()
-	if b.endangered(drained) != "" {
-		return moves, nil
-	}
-	index := map[int]int{}
-	for i := range cs {
-		index[cs[i].ID] = i
-	}
-	if h := b.Find(drained); h >= 0 {
-		b.shut[h] = "drained"
-	}
-	for _, m := range moves {
-		b.Take(index[m.Container])
-		b.Put(index[m.Container], b.Find(m.To))
-	}
-	var left []Unplaced
-	for len(moves) > 0 {
-		risk := b.endangered(drained)
-		if risk == "" {
-			break
-		}
-		m := moves[len(moves)-1]
-		moves = moves[:len(moves)-1]
-		b.Take(index[m.Container])
-		b.Put(index[m.Container], b.Find(m.From))
-		left = append(left, Unplaced{m.Container, m.Name, "the cluster could not survive the loss of " + risk + " after its move"})
-	}
-	return moves, left
-}
-
 // Room is how many more containers of a shape fit.
 type Room struct {
 	Now      int

@@ -41,6 +41,13 @@ func TestDrainKeepsTheClusterSafe(t *testing.T) {
 	}
 	s = snapshot(s.names(), append(s.Containers, ct(106, "f", "host4", res(1, 5, 1)))...)
 	s.Policy.Survive = true
+	p = Drain(s, "host4")
+	check(t, s, p)
+	if len(p.Unplaced) != 0 {
+		t.Errorf("16G fit on any two of three hosts, if they are put there with that in mind: %s, %s", to(p), p.Why)
+	}
+	s = snapshot(s.names(), append(s.Containers, ct(107, "g", "host4", res(0.5, 1, 1)))...)
+	s.Policy.Survive = true
 	if p := Drain(s, "host4"); len(p.Unplaced) == 0 || !strings.Contains(p.Why, "could not survive the loss") {
 		t.Errorf("with so much on three hosts none may die: %s, %s", to(p), p.Why)
 	}

@@ -7,12 +7,17 @@ package scheduler
 func (b *Board) Waves(steps []Step, perHost int) []int {
 	waves := make([]int, len(steps))
 	left, moved := map[int]int{}, map[int]int{} // the first wave after those that leave a host, or move a container
-	zones := map[int]int{}
+	type part struct {
+		zone  int
+		group string
+	}
+	zones := map[part]int{}
 	busy := map[[2]int]int{}
 	for k, s := range steps {
 		w := max(left[s.To], moved[s.Item])
-		if r := b.all[s.Item].Rules; r.MaxPerZone > 0 {
-			w = max(w, zones[b.zone[s.To]])
+		group := b.all[s.Item].Rules.Group
+		if g := b.groups[group]; group != "" && g != nil && g.limited {
+			w = max(w, zones[part{b.zone[s.To], group}])
 		}
 		for busy[[2]int{w, s.From}] >= perHost || busy[[2]int{w, s.To}] >= perHost {
 			w++
@@ -22,8 +27,8 @@ func (b *Board) Waves(steps []Step, perHost int) []int {
 		waves[k] = w
 		left[s.From] = max(left[s.From], w+1)
 		moved[s.Item] = w + 1
-		if b.all[s.Item].Rules.Group != "" {
-			zones[b.zone[s.From]] = max(zones[b.zone[s.From]], w+1)
+		if from := (part{b.zone[s.From], group}); group != "" {
+			zones[from] = max(zones[from], w+1)
 		}
 	}
 	return waves

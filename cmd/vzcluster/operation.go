@@ -65,7 +65,7 @@ func operationRecord(op api.Operation) view {
 	text := record("id", o.ID, "kind", string(o.Kind), "status", string(o.Status), "what", about(o), "mode", o.Mode, "part of", o.Parent,
 		"stage", stageNow(op), "started", moment(o.Started), "took", took(o), "why", o.Why, "turn", roundText(o), "frees", strings.Join(o.Freed, ", "), "error", o.Error)
 	if len(o.Steps) > 0 {
-		text += "\n" + planView(o).cut(false).table()
+		text += "\n" + explained(o).table() + keptText(o)
 	}
 	if r := o.Result; r != nil {
 		text += fmt.Sprintf("\n%s\n%s", resultView(*r).table(), phaseView(*r).table())

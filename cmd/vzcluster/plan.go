@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -144,7 +145,13 @@ func (e *env) agreed(c *cli.Context, plan cluster.Operation, p planned) error {
 
 // showPlan prints a plan; one without moves is a sentence, unless it is refused: then the refusal is said instead.
 func (e *env) showPlan(c *cli.Context, op cluster.Operation, p planned, refused error) error {
-	v := planView(op).cut(!c.Bool("explain"))
+	v := planView(op)
+	if c.Bool("explain") {
+		v = explained(op)
+		if forPeople(c) && len(op.Kept) > 0 {
+			e.progress("%s", strings.TrimSpace(keptText(op)))
+		}
+	}
 	switch {
 	case len(op.Steps) == 0 && refused != nil && forPeople(c):
 		return nil
@@ -154,6 +161,14 @@ func (e *env) showPlan(c *cli.Context, op cluster.Operation, p planned, refused 
 		e.progress("%s", op.Error)
 	}
 	return e.show(c, op, v)
+}
+
+// keptText lists what a plan leaves alone.
+func keptText(op cluster.Operation) string {
+	if len(op.Kept) == 0 {
+		return ""
+	}
+	return "\nleft alone:\n  " + strings.Join(op.Kept, "\n  ") + "\n"
 }
 
 // followPlan prints every step as it changes, with its blackout.

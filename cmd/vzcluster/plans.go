@@ -115,7 +115,11 @@ func planRequest(c *cli.Context, dry bool) api.PlanRequest {
 // saved tells what to do with a plan that waits for approval.
 func (e *env) saved(c *cli.Context, op cluster.Operation) error {
 	e.progress("plan %s is saved: `vzcluster plan show %s` shows it, `vzcluster plan approve %s` has it carried out", op.ID, op.ID, op.ID)
-	return e.show(c, op, planView(op).cut(!c.Bool("explain")))
+	v := planView(op)
+	if c.Bool("explain") {
+		v = explained(op)
+	}
+	return e.show(c, op, v)
 }
 
 // roundText says how far a maintenance is.

@@ -22,6 +22,7 @@ func ruleFlags() []cli.Flag {
 		&cli.StringFlag{Name: "pin", Usage: "it may only be on `HOST`, plans cannot move it; none: anywhere"},
 		&cli.StringFlag{Name: "guarantee", Usage: "`SIZE` of memory that is kept for it however much is overcommitted"},
 		&cli.BoolFlag{Name: "stay", Usage: "automatic plans leave it where it is; a drain may move it"},
+		&cli.StringFlag{Name: "max-downtime", Usage: "plans move it only if it is predicted to stand still for no longer than `TIME`, as 300ms or 2s; none: any time"},
 		&cli.StringFlag{Name: "window", Usage: "plans may move it at `TIMES` (UTC), as \"22:00-04:00\" or \"sat,sun 22:00-04:00\"; always: any time"},
 	}
 }
@@ -59,6 +60,16 @@ func readRules(c *cli.Context, r cluster.Rules) (cluster.Rules, error) {
 	if c.IsSet("guarantee") {
 		if r.Guarantee, err = flagValue(c, "guarantee", parseAmount); err != nil {
 			return r, err
+		}
+	}
+	if c.IsSet("max-downtime") {
+		r.MaxDowntimeMS = 0
+		if text := unlessNone(c.String("max-downtime")); text != "" {
+			d, err := flagValue(c, "max-downtime", parseDowntime)
+			if err != nil {
+				return r, err
+			}
+			r.MaxDowntimeMS = d.Milliseconds()
 		}
 	}
 	if c.IsSet("window") {
@@ -122,6 +133,7 @@ func rulesText(r cluster.Rules) string {
 	say(r.Pinned != "", "only on "+r.Pinned)
 	say(r.Guarantee > 0, cluster.Bytes(r.Guarantee)+" of memory guaranteed")
 	say(r.Stay, "automatic plans leave it where it is")
+	say(r.MaxDowntimeMS > 0, "plans move it if it stands still for at most "+ms(float64(r.MaxDowntimeMS)))
 	say(!r.Window.IsZero(), "plans move it "+r.Window.String())
 	return strings.Join(lines, "\n")
 }

@@ -42,6 +42,11 @@ func settingsCommand(e *env) *cli.Command {
 					&cli.IntFlag{Name: "imbalance", Usage: "rebalance when hosts differ by `POINTS` of a hundred"},
 					&cli.IntFlag{Name: "spare", Usage: "`POINTS` of a hundred that stay free when a host is switched off"},
 					&cli.StringFlag{Name: "hold", Usage: "there must be a reason for `TIME` before a plan begins"},
+					&cli.IntFlag{Name: "moves-per-host", Usage: "plans make at most `N` moves at once that a host is part of; 0: any number"},
+					&cli.StringFlag{Name: "host-move-rate", Usage: "their moves take at most `RATE` from or to one host, as 500mbit; 0: any"},
+					&cli.StringFlag{Name: "move-rate", Usage: "their moves take at most `RATE` in all; 0: any"},
+					&cli.IntFlag{Name: "min-gain", Usage: "a move must even out hosts by `POINTS` of a hundred, what it costs taken off"},
+					&cli.StringFlag{Name: "rest", Usage: "containers and hosts are left alone by automatic plans for `TIME` after they came"},
 					&cli.StringFlag{Name: "cool-down", Usage: "no plan begins by itself for `TIME` after another"},
 					&cli.StringFlag{Name: "idle", Usage: "a host is switched off after being free for `TIME`"},
 				},
@@ -83,18 +88,25 @@ func readSettings(c *cli.Context, s *api.Settings) (err error) {
 			*to = c.Bool(name)
 		}
 	}
-	for name, to := range map[string]*int{"imbalance": &a.Imbalance, "spare": &a.Spare} {
+	for name, to := range map[string]*int{"imbalance": &a.Imbalance, "spare": &a.Spare, "min-gain": &a.MinGain, "moves-per-host": &p.MovesPerHost} {
 		if c.IsSet(name) {
 			*to = c.Int(name)
 		}
 	}
-	for name, to := range map[string]*int64{"hold": &a.HoldMS, "cool-down": &a.CoolDownMS, "idle": &a.IdleMS} {
+	for name, to := range map[string]*int64{"hold": &a.HoldMS, "cool-down": &a.CoolDownMS, "idle": &a.IdleMS, "rest": &a.RestMS} {
 		if c.IsSet(name) {
 			d, err := flagValue(c, name, parseDuration)
 			if err != nil {
 				return err
 			}
 			*to = d.Milliseconds()
+		}
+	}
+	for name, to := range map[string]*cluster.BitRate{"host-move-rate": &p.HostMoveRate, "move-rate": &p.MoveRate} {
+		if c.IsSet(name) {
+			if *to, err = flagValue(c, name, parseRate); err != nil {
+				return err
+			}
 		}
 	}
 	if c.IsSet("window") {
@@ -119,5 +131,15 @@ func settingsView(s api.Settings) view {
 		"placement", placement, "promised", fmt.Sprintf("%s of the cores, %s of the memory, %s of the disks", percent(p.CPUPercent), percent(p.RAMPercent), percent(p.DiskPercent)),
 		"survive", yes(p.Survive), "rebalance", yes(a.Rebalance), "consolidate", yes(a.Consolidate), "park", yes(a.Park), "window", a.Window.String(),
 		"imbalance", strconv.Itoa(a.Imbalance), "spare", strconv.Itoa(a.Spare),
-		"hold", long(float64(a.HoldMS)), "cool-down", long(float64(a.CoolDownMS)), "idle", long(float64(a.IdleMS)))}
+		"hold", long(float64(a.HoldMS)), "cool-down", long(float64(a.CoolDownMS)), "idle", long(float64(a.IdleMS)), "rest", long(float64(a.RestMS)), "min gain", strconv.Itoa(a.MinGain),
+		"moves per host", unlimited(p.MovesPerHost, strconv.Itoa(p.MovesPerHost)), "move rate of a host", unlimited(int(p.HostMoveRate), p.HostMoveRate.String()),
+		"move rate", unlimited(int(p.MoveRate), p.MoveRate.String()))}
+}
+
+// unlimited says so of a limit that is none.
+func unlimited(n int, text string) string {
+	if n == 0 {
+		return "unlimited"
+	}
+	return text
 }

@@ -173,6 +173,38 @@ func planView(o cluster.Operation) view {
 	return v
 }
 
+// explained is a plan with what each move gains and costs, and its reasons in full.
+func explained(o cluster.Operation) view {
+	v := planView(o).cut(false)
+	if !slices.ContainsFunc(o.Steps, func(m cluster.Move) bool { return m.Cost != (cluster.MoveCost{}) }) {
+		return v
+	}
+	v.head = slices.Insert(slices.Clone(v.head), 4, "GAIN", "COST")
+	for i, m := range o.Steps {
+		gain := "-"
+		if m.Gain > 0 {
+			gain = fmt.Sprintf("%.0f points", m.Gain)
+		}
+		v.rows[i] = slices.Insert(v.rows[i], 4, gain, costText(m.Cost))
+	}
+	return v
+}
+
+// costText says what a move is expected to cost.
+func costText(c cluster.MoveCost) string {
+	if c == (cluster.MoveCost{}) {
+		return "-"
+	}
+	text := fmt.Sprintf("%s in %s", cluster.Bytes(c.Bytes), long(c.Seconds*1000))
+	if c.BlackoutMS > 0 {
+		text += ", silent for " + ms(c.BlackoutMS)
+	}
+	if c.Assumed {
+		text += " (assumed)"
+	}
+	return text
+}
+
 func resultView(r cluster.MoveResult) view {
 	v := view{head: []string{"FROM", "TO", "MODE", "BLACKOUT", "TOTAL", "BYTES"}, names: []string{r.To}}
 	blackout := "-"

@@ -46,6 +46,9 @@ type testCluster struct {
 	unfit    func(c *cluster.Container, o migrate.Offer) []migrate.Blocker
 	found    func(id int) []api.Blocker
 	survey   time.Duration // of Timing; zero: many times a second
+	calm     bool          // the timing of real clusters: no leader is lost because the machine is slow
+	room     int64         // of each host, zero: 1 GiB
+	at       func(host, point string)
 	hooksDir string
 }
 
@@ -57,7 +60,7 @@ func (l *testCluster) host(name string) *testHost {
 	cfg.Name, cfg.DataDir, cfg.RunDir = name, filepath.Join(dir, "data"), socketDir(t)
 	cfg.Listen, cfg.Gossip.Bind = freePort(t), freePort(t)
 	cfg.Advertise, cfg.Gossip.Advertise = cfg.Listen, cfg.Gossip.Bind
-	cfg.Capacity = CapacityConfig{CPUs: 4, RAM: 1 << 30, Disk: 10 << 30}
+	cfg.Capacity = CapacityConfig{CPUs: 4, RAM: Size(cmp.Or(l.room, 1<<30)), Disk: 10 << 30}
 	if l.hooksDir != "" {
 		cfg.HooksDir = l.hooksDir
 	}
@@ -86,14 +89,24 @@ func freePort(t *testing.T) string {
 
 func (h *testHost) start() {
 	h.t.Helper()
-	a, err := New(h.cfg, Deps{
+	deps := Deps{
 		Engine: h.engine, Templates: h.images, Version: "test", Log: testLog(h.t),
 		Migrator: func(a *Agent) Migrator { return &fakeMigrator{a, h.lab.engines, h.lab.fail, h.lab.unfit, h.lab.found} },
 		Raft: raftstore.Config{
 			HeartbeatTimeout: 150 * time.Millisecond, ElectionTimeout: 150 * time.Millisecond, LeaderLease: 100 * time.Millisecond,
 		},
 		Timing: Timing{Quorum: 3 * time.Second, Stale: time.Second, DeadHost: time.Second, Retry: 20 * time.Millisecond, Survey: cmp.Or(h.lab.survey, 120*time.Millisecond)},
-	})
+	}
+	if h.lab.calm {
+		deps.Raft, deps.Timing = raftstore.Config{}, Timing{}
+	}
+	if h.lab.at != nil {
+		deps.Raft.At = func(point string) error {
+			h.lab.at(h.cfg.Name, point)
+			return nil
+		}
+	}
+	a, err := New(h.cfg, deps)
 	must(h.t, err)
 	h.agent, h.ended = a, make(chan error, 1)
 	go func() { h.ended <- a.Run(context.Background()) }()

@@ -32,7 +32,7 @@ type peers struct {
 func newPeers(id *trust.Identity, address func(string) string) *peers {
 	p := &peers{id: id, address: address}
 	p.http = &http.Transport{
-		MaxIdleConnsPerHost: 4,
+		MaxIdleConnsPerHost: 32, // a handshake costs more than what most requests ask for
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -15,29 +16,43 @@ import (
 // maxPlacements bounds how often a placement is decided anew because another one took the room in between.
 const maxPlacements = 5
 
-// entryItems is how many containers one entry of the log creates at most: the log bounds an entry's size, and what is
-// read from it at once holds up everything else.
-const entryItems = 250
+// entryItems is how many containers of several orders are committed together at most; what is read from the log at once
+// holds up everything else.
+const entryItems = 1000
 
-// order is one request for containers. All of them are created or none is, unless they may wait for room. Orders that
-// come while others are being committed are placed and committed together.
+// order is one request for containers. All of them are created, in one entry of the log, or none is. Orders that come
+// while others are being committed are placed and committed together.
 type order struct {
 	specs []cluster.Container
 	items []cluster.NewContainer // Host is only set where one was asked for
 	waits bool                   // what fits nowhere waits for room
 
 	placed []cluster.NewContainer // items with their decision
-	made   []*cluster.Container   // nil: not yet
+	made   []cluster.Created
 	err    error
 	short  bool // of room
 	done   bool
+}
+
+// maxAlike bounds among how many specifications one that is the same is looked for.
+const maxAlike = 16
+
+// like returns the number of a specification, which the order has already or gets: a request with many containers of a
+// few shapes is a small entry of the log.
+func (o *order) like(spec cluster.Container) int {
+	for i := len(o.specs) - 1; i >= max(0, len(o.specs)-maxAlike); i-- {
+		if reflect.DeepEqual(o.specs[i], spec) {
+			return i
+		}
+	}
+	o.specs = append(o.specs, spec)
+	return len(o.specs) - 1
 }
 
 func (o *order) fail(err error) { o.err, o.done = err, true }
 
 // fulfil carries an order out, together with those that others have left meanwhile.
 func (m *member) fulfil(o *order) error {
-	o.made = make([]*cluster.Container, len(o.items))
 	m.ordering.Lock()
 	m.orders = append(m.orders, o)
 	m.ordering.Unlock()
@@ -75,28 +90,21 @@ func (m *member) fulfilAll(orders []*order) {
 			silent = append(silent, quiet...)
 			continue
 		}
-		m.rehearse(orders)
 		m.commit(ctx, orders, try == maxPlacements)
 		try++
 	}
 }
 
-// decide chooses a host for whatever of the order is not made yet.
+// decide chooses a host for each container of the order.
 func (o *order) decide(room *scheduler.Placer) {
 	o.placed = slices.Clone(o.items)
 	var taken []scheduler.Placement
-	fitting := 0
 	for i := range o.placed {
 		item := &o.placed[i]
-		if o.made[i] != nil {
-			fitting++
-			continue
-		}
 		d := room.Place(request(&o.specs[item.Spec], item.Host))
 		item.Host, item.Why, item.Waits = d.Host, d.Why, d.Host == ""
 		switch {
 		case d.Host != "":
-			fitting++
 			room.Put(d)
 			taken = append(taken, d)
 		case !o.waits:
@@ -106,7 +114,7 @@ func (o *order) decide(room *scheduler.Placer) {
 			o.short = true
 			why := d.Why
 			if len(o.items) > 1 {
-				why = fmt.Sprintf("%d of %d containers have room, and none is created: %s", fitting, len(o.items), d.Why)
+				why = fmt.Sprintf("%d of %d containers have room, and none is created: %s", len(taken), len(o.items), d.Why)
 			}
 			o.fail(api.Errorf(api.CodeNoFit, "'vzcluster place --why' explains each host, and --wait-for-room has it wait", "%s", why))
 			return
@@ -132,115 +140,50 @@ func (m *member) quietHosts(ctx context.Context, orders []*order) []string {
 	return quiet
 }
 
-// rehearse applies what is to be committed to the state as it is here, so that an order of which one container is refused
-// for whatever else than room fails before any of them is made.
-func (m *member) rehearse(orders []*order) {
-	s := m.store.State()
-	for _, o := range orders {
-		if o.done {
-			continue
-		}
-		command, _ := o.command(0, len(o.placed), time.Time{})
-		next, result, err := s.Apply(command)
-		if err != nil {
-			o.fail(err)
-			continue
-		}
-		created, _ := result.([]cluster.Created)
-		bad := slices.IndexFunc(created, func(c cluster.Created) bool { return c.Err != nil && !errors.Is(c.Err, cluster.ErrNoFit) })
-		if bad >= 0 {
-			o.fail(created[bad].Err)
-			continue
-		}
-		s = next
-	}
-}
-
-// command is the creation of some of the order's containers that are not made yet, with their indexes.
-func (o *order) command(from, to int, at time.Time) (c cluster.CreateContainers, which []int) {
-	c = cluster.CreateContainers{Specs: o.specs, At: at}
-	for i := from; i < to; i++ {
-		if o.made[i] == nil {
-			c.Items, which = append(c.Items, o.placed[i]), append(which, i)
-		}
-	}
-	return c, which
-}
-
 // commit commits the orders, several in one entry. What found no room any more is left for the next try, unless it is
 // the last one.
 func (m *member) commit(ctx context.Context, orders []*order, last bool) {
-	at := time.Now().UTC()
-	var entry entry
-	flush := func() {
-		entry.commit(ctx, m)
-		entry = newEntry(at)
-	}
-	entry = newEntry(at)
-	for _, o := range orders {
-		if o.done {
-			continue
+	left := slices.DeleteFunc(slices.Clone(orders), func(o *order) bool { return o.done })
+	for len(left) > 0 {
+		n, items := 1, len(left[0].items)
+		for n < len(left) && items+len(left[n].items) <= entryItems {
+			items += len(left[n].items)
+			n++
 		}
-		for from := 0; from < len(o.placed); from += entryItems {
-			command, which := o.command(from, min(from+entryItems, len(o.placed)), at)
-			if len(entry.command.Items)+len(which) > entryItems {
-				flush()
-			}
-			entry.add(o, command, which)
-		}
+		m.commitTogether(ctx, left[:n])
+		left = left[n:]
 	}
-	flush()
 	for _, o := range orders {
-		switch {
-		case o.done:
-		case !slices.Contains(o.made, nil):
-			o.done = true
-		case last:
+		if !o.done && last {
 			o.fail(api.Errorf(api.CodeNoFit, "try again", "the room that was found is taken by others again and again"))
 		}
 	}
 }
 
-// entry is one command to be committed, and to whom each of its containers belongs.
-type entry struct {
-	command cluster.CreateContainers
-	owners  []func(cluster.Created)
-	failed  []func(error)
-}
-
-func newEntry(at time.Time) entry { return entry{command: cluster.CreateContainers{At: at}} }
-
-func (e *entry) add(o *order, c cluster.CreateContainers, which []int) {
-	specs := len(e.command.Specs)
-	e.command.Specs = append(e.command.Specs, c.Specs...)
-	e.failed = append(e.failed, o.fail)
-	for k, item := range c.Items {
-		item.Spec += specs
-		e.command.Items = append(e.command.Items, item)
-		e.owners = append(e.owners, func(made cluster.Created) {
-			switch {
-			case made.Err == nil:
-				o.made[which[k]] = made.Container
-			case !errors.Is(made.Err, cluster.ErrNoFit):
-				o.fail(made.Err)
-			}
-		})
-	}
-}
-
-func (e *entry) commit(ctx context.Context, m *member) {
-	if len(e.command.Items) == 0 {
-		return
-	}
-	made, err := applyHere[[]cluster.Created](ctx, m, e.command)
-	if err != nil {
-		for _, fail := range e.failed {
-			fail(err)
+// commitTogether commits orders in one entry; each of them is a part of it.
+func (m *member) commitTogether(ctx context.Context, orders []*order) {
+	c := cluster.CreateContainers{At: time.Now().UTC()}
+	for _, o := range orders {
+		for _, item := range o.placed {
+			item.Spec += len(c.Specs)
+			c.Items = append(c.Items, item)
 		}
-		return
+		c.Specs, c.Parts = append(c.Specs, o.specs...), append(c.Parts, len(o.placed))
 	}
-	for i, c := range made {
-		e.owners[i](c)
+	made, err := applyHere[[]cluster.Created](ctx, m, c)
+	for _, o := range orders {
+		if err != nil {
+			o.fail(err)
+			continue
+		}
+		part := made[:len(o.placed)]
+		made = made[len(part):]
+		switch failed := part[0].Err; {
+		case failed == nil:
+			o.made, o.done = part, true
+		case !errors.Is(failed, cluster.ErrNoFit):
+			o.fail(failed)
+		}
 	}
 }
 

@@ -55,9 +55,67 @@ func TestCreateMany(t *testing.T) {
 	}
 }
 
+// A leader that is lost with a batch in its hands leaves nothing half: all of it is there or nothing is, and then the same
+// request is good again.
+func TestLeaderIsLostWithABatch(t *testing.T) {
+	for _, point := range []string{"raft.asked.CreateContainers", "raft.committed.CreateContainers"} {
+		t.Run(point, func(t *testing.T) {
+			var stop sync.Once
+			lost := make(chan struct{})
+			l := &testCluster{t: t, engines: map[string]*fakeEngine{}, room: 1 << 40}
+			l.at = func(host, at string) {
+				if at == point && host == "host1" {
+					stop.Do(func() { close(lost) })
+					<-l.hosts[0].agent.ctx.Done()
+				}
+			}
+			l.grow(3)
+			eventually(t, "three voters", func() error { return threeVoters(l.hosts[0]) })
+			req := api.CreateManyRequest{Containers: []api.CreateRequest{like("web", 1500, 16<<20)}}
+			done := make(chan error, 1)
+			go func() {
+				_, err := l.hosts[1].CreateMany(t.Context(), req)
+				done <- err
+			}()
+			<-lost
+			l.hosts[0].stop()
+			if err := <-done; err == nil {
+				t.Error("it was said to be done")
+			}
+			l.leader()
+			all, err := l.hosts[1].Containers(t.Context())
+			must(t, err)
+			if len(all) != 0 && len(all) != 1500 {
+				t.Fatalf("%d of 1500 are there", len(all))
+			}
+			made, err := l.hosts[1].CreateMany(t.Context(), req)
+			if (err == nil) != (len(all) == 0) || err == nil && len(made) != 1500 {
+				t.Errorf("with %d there, the same request made %d: %v", len(all), len(made), err)
+			}
+		})
+	}
+}
+
+// A request with many containers of a few shapes has their specifications once.
+func TestAlikeAreOneSpecification(t *testing.T) {
+	_, hosts := newCluster(t, 1)
+	m := hosts[0].agent.member.Load()
+	var o order
+	for i := range 40 {
+		req := like(fmt.Sprintf("c%d", i), 0, int64(16+i%3)<<20)
+		req.Labels = map[string]string{"app": "web"}
+		must(t, m.addLike(&o, req))
+	}
+	if len(o.specs) != 3 || len(o.items) != 40 || o.specs[o.items[5].Spec].Limits.RAM != 18<<20 {
+		t.Errorf("%d specifications of %d containers", len(o.specs), len(o.items))
+	}
+}
+
 // Many clients create at once; every container gets numbers of its own and room.
 func TestCreateAtOnce(t *testing.T) {
-	_, hosts := newCluster(t, 3)
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}, calm: true}
+	l.grow(3)
+	hosts := l.hosts
 	var clients sync.WaitGroup
 	for i := range 30 {
 		clients.Go(func() {

@@ -23,6 +23,7 @@ const (
 	routePoweroff = "POST /v1/local/poweroff"             // -> {}: switch the host off
 	routeTurn     = "POST /v1/local/turn"                 // turnHook -> {}: run the hook of a maintenance
 	routeBoot     = "GET /v1/local/boot"                  // -> the boot id
+	routePing     = "GET /v1/local/ping"                  // -> {}: a sign of life
 	routeLeave    = "POST /v1/local/leave"                // -> {}: the host is about to be forgotten
 
 	routeMembership = "/v1/membership" // GET -> membership: also for a host that the cluster has forgotten
@@ -135,6 +136,7 @@ func (a *Agent) routes() http.Handler {
 		routePoweroff:        jsonOf((*member).handlePoweroff),
 		routeTurn:            jsonOf((*member).handleTurn),
 		routeBoot:            jsonOf((*member).handleBoot),
+		routePing:            jsonOf((*member).handlePing),
 		routeLeave:           jsonOf((*member).handleLocalLeave),
 	} {
 		mux.HandleFunc(route, a.joined(hostsOnly(h)))

@@ -155,7 +155,7 @@ func macOf(id, nic int) string {
 
 func (s *State) freeUIDs() (uint32, error) {
 	for base := uint64(max(firstUID, s.containers.lowUID)); base <= lastUID; base += uidsPerRange {
-		if _, used := s.containers.uids.Get(number(uint32(base))); !used {
+		if _, used := s.containers.uids.get(number(uint32(base))); !used {
 			s.containers.lowUID = uint32(base)
 			return uint32(base), nil
 		}

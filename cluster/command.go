@@ -139,12 +139,13 @@ type CreateContainer struct {
 	IP        string
 }
 
-// CreateContainers makes many containers in one entry. Result: []Created, one for each item: whatever is wrong with one
-// of them is no business of the others. Names and CTIDs are as in CreateContainer. A container that is wanted stopped
-// is so from the start; there is nothing that its owner has to do.
+// CreateContainers makes many containers in one entry. Result: []Created, one for each item. What is wrong with one of
+// them is no business of those of other parts, but of its own part none is made. Names and CTIDs are as in
+// CreateContainer. A container that is wanted stopped is so from the start; there is nothing that its owner has to do.
 type CreateContainers struct {
 	Specs []Container // what items have in common
 	Items []NewContainer
+	Parts []int `json:",omitempty"` // how many items each part has; none: each item is a part
 	At    time.Time
 }
 

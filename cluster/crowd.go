@@ -63,12 +63,12 @@ func (t *table) crowded(c *Container, host string, by int) {
 		return
 	}
 	key := groupOn(c.Rules.Group, host)
-	was, _ := t.groups.Get(key)
+	was, _ := t.groups.get(key)
 	if now := was.with(&c.Rules, by); now.count > 0 {
-		t.groups, _, _ = t.groups.Insert(key, now)
+		t.groups.put(key, now)
 		return
 	}
-	t.groups, _, _ = t.groups.Delete(key)
+	t.groups.drop(key)
 }
 
 // others counts what a container's group has on a host and in its zone, the container itself left out.
@@ -78,7 +78,7 @@ func (s *State) others(c *Container, h *Host) (onHost, inZone Tally) {
 		return Tally{}, Tally{}
 	}
 	self := s.containers.get(c.ID)
-	it := s.containers.groups.Root().Iterator()
+	it := s.containers.groups.root().Iterator()
 	prefix := groupOn(group, "")
 	it.SeekPrefix(prefix)
 	for key, there, ok := it.Next(); ok; key, there, ok = it.Next() {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"pgregory.net/rapid"
 )
 
@@ -107,7 +106,7 @@ func sameTable(a, b table) bool {
 		sameTree(a.addresses, b.addresses) && sameTree(a.uids, b.uids) && sameTree(a.digests, b.digests) && sameTree(a.groups, b.groups)
 }
 
-func sameTree[T any](a, b *iradix.Tree[T]) bool {
+func sameTree[T any](a, b tree[T]) bool {
 	same := a.Len() == b.Len()
 	a.Root().Walk(func(k []byte, v T) bool {
 		w, ok := b.Get(k)
@@ -185,6 +184,11 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		CreateContainers{
 			Specs: []Container{c.Container, {Template: "deb", Limits: limits, Desired: WantRunning}},
 			Items: []NewContainer{{Spec: step % 3, Host: host, IP: c.IP}, {Name: name, Spec: step % 2, Waits: true}, {Host: host}},
+		},
+		CreateContainers{
+			Specs: []Container{c.Container},
+			Items: []NewContainer{{Host: host, IP: c.IP}, {Host: host}, {Name: name, Host: host}, {Host: host}, {Host: host}},
+			Parts: [][]int{{3, 2}, {1, 4}, {5}, {3, 1}}[step%4],
 		},
 		PlaceContainer{ID: id, Host: host, At: at(step)},
 		SetDesired{ID: id, Desired: desired, Restart: step%3 == 0},

@@ -77,11 +77,14 @@ func ReadState(r io.Reader) (*State, error) {
 	fill(s.templates, snap.Templates, func(t *Template) string { return t.Name })
 	fill(s.replaced, snap.Replaced, func(t *Template) string { return t.Digest })
 	fill(s.operations, snap.Operations, func(o *Operation) string { return o.ID })
+	s.containers.begin()
 	for _, c := range snap.Containers {
 		if c != nil {
 			s.putContainer(c)
 		}
 	}
+	s.containers.end()
+	s.touch()
 	fill(s.tokens, snap.Tokens, func(t *Token) string { return t.ID })
 	maps.Copy(s.moves, snap.Moves)
 	s.policy, s.automation = snap.Policy, snap.Automation

@@ -77,6 +77,9 @@ func (s *State) Apply(c Command) (next *State, result any, err error) {
 // touch notes a change: what was derived is derived anew.
 func (s *State) touch() {
 	s.changed = true
+	if s.containers.byID.txn != nil {
+		return // it is done once, at the end
+	}
 	containers := s.containers
 	s.list = sync.OnceValue(containers.all)
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -16,10 +17,36 @@ func (c CreateContainer) apply(s *State) (any, error) {
 }
 
 func (c CreateContainers) apply(s *State) (any, error) {
-	out := make([]Created, len(c.Items))
-	for i, item := range c.Items {
+	parts := c.Parts
+	if len(parts) == 0 {
+		parts = slices.Repeat([]int{1}, len(c.Items))
+	}
+	out, from := make([]Created, len(c.Items)), 0
+	for _, n := range parts {
+		if n < 1 || n > len(c.Items)-from {
+			return nil, Refuse(ErrInvalid, "the parts of the batch are not those of its %d containers", len(c.Items))
+		}
+		if err := c.create(s, from, out[from:from+n]); err != nil {
+			return nil, err
+		}
+		from += n
+	}
+	if from < len(c.Items) {
+		return nil, Refuse(ErrInvalid, "%d of the %d containers of the batch belong to no part of it", len(c.Items)-from, len(c.Items))
+	}
+	return out, nil
+}
+
+// create makes the containers of one part, or none of them. The error is of the command, not of a container.
+func (c CreateContainers) create(s *State, from int, out []Created) error {
+	before := *s
+	if len(out) > 1 {
+		s.containers.begin()
+	}
+	for i := range out {
+		item := &c.Items[from+i]
 		if item.Spec < 0 || item.Spec >= len(c.Specs) {
-			return nil, Refuse(ErrInvalid, "container %d of the batch is like specification %d, there are %d", i+1, item.Spec, len(c.Specs))
+			return Refuse(ErrInvalid, "container %d of the batch is like specification %d, there are %d", from+i+1, item.Spec, len(c.Specs))
 		}
 		ct := c.Specs[item.Spec]
 		ct.ID, ct.Name, ct.Host, ct.Placement, ct.Created = item.ID, item.Name, item.Host, item.Why, c.At
@@ -30,15 +57,20 @@ func (c CreateContainers) apply(s *State) (any, error) {
 		if ct.Desired != WantRunning && !item.Waits {
 			ct.State = Stopped
 		}
-		before := *s
 		if err := s.create(&ct, item.IP, item.Waits); err != nil {
 			*s = before
-			out[i].Err = err
-			continue
+			for i := range out {
+				out[i] = Created{Err: err}
+			}
+			return nil
 		}
 		out[i].Container = &ct
 	}
-	return out, nil
+	if len(out) > 1 {
+		s.containers.end()
+		s.touch()
+	}
+	return nil
 }
 
 // create records a new container in the state that it has. One that waits has no host yet.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -45,6 +46,44 @@ func TestBatchDoesNotOvercommit(t *testing.T) {
 	}
 	if s.CountOn("h1") != 4 {
 		t.Errorf("%d are on h1", s.CountOn("h1"))
+	}
+}
+
+// Of a part of a batch all are made or none is, and a part that is refused leaves no trace.
+func TestPartsOfABatch(t *testing.T) {
+	s := must(t, NewState(), threeHosts()...)
+	c := batch(
+		NewContainer{Name: "a1", Host: "h1"}, NewContainer{Name: "a2", Host: "h2"},
+		NewContainer{Name: "b1", Host: "h1"}, NewContainer{Name: "a1", Host: "h1"}, NewContainer{Name: "b3", Host: "h1"},
+		NewContainer{Name: "c1", Host: "h1"}, NewContainer{Name: "b1", Host: "h2"},
+	)
+	c.Parts = []int{2, 3, 2}
+	without := batch(append(c.Items[:2:2], c.Items[5:]...)...)
+	next, made := apply[[]Created](t, s, c)
+	for i, m := range made {
+		refused := i >= 2 && i < 5
+		if errors.Is(m.Err, ErrConflict) != refused || (m.Container == nil) != refused {
+			t.Errorf("container %d: %+v", i, m)
+		}
+	}
+	text := func(s *State) string {
+		var b strings.Builder
+		if err := s.Snapshot(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	if other := must(t, s, without); text(next) != text(other) || !sameTree(next.containers.byHost, other.containers.byHost) {
+		t.Error("a part that was refused has left something")
+	}
+	if len(next.Containers()) != 4 || next.containers.len() != 4 {
+		t.Errorf("there are %d containers", len(next.Containers()))
+	}
+	for _, parts := range [][]int{{2, 3}, {2, 3, 3}, {7, 1, -1}, {0, 7}} {
+		c.Parts = parts
+		if same, _, err := s.Apply(c); same != s || !errors.Is(err, ErrInvalid) {
+			t.Errorf("parts %v: %v", parts, err)
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func (c DropTemplate) apply(s *State) (any, error) {
 
 // usersOf counts the containers that were made from a digest, or have a snapshot that was.
 func (s *State) usersOf(digest string) (n int) {
-	n, _ = s.containers.digests.Get([]byte(digest))
+	n, _ = s.containers.digests.get([]byte(digest))
 	return n
 }
 

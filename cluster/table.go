@@ -13,14 +13,15 @@ import (
 // table holds the containers and what is derived from them, so that a command costs the same however many there are.
 // It is persistent: a change returns another table that shares what did not change.
 type table struct {
-	byID      *iradix.Tree[*Container]
-	byName    *iradix.Tree[*Container]
-	byHost    *iradix.Tree[*Container] // host, 0, CTID
-	use       *iradix.Tree[hostUse]    // by host
-	addresses *iradix.Tree[int]        // who has an address
-	uids      *iradix.Tree[int]        // how many have a range
-	digests   *iradix.Tree[int]        // how many containers use a template, or have a snapshot that does
-	groups    *iradix.Tree[crowd]      // group, 0, host
+	byID      tree[*Container]
+	byName    tree[*Container]
+	byHost    tree[*Container] // host, 0, CTID
+	use       tree[hostUse]    // by host
+	addresses tree[int]        // who has an address
+	uids      tree[int]        // how many have a range
+	digests   tree[int]        // how many containers use a template, or have a snapshot that does
+	groups    tree[crowd]      // group, 0, host
+	n         int              // containers
 
 	// Nothing below is free. They only save time: the lowest free one is the same without them.
 	lowUID uint32
@@ -35,9 +36,9 @@ type hostUse struct {
 
 func newTable() table {
 	return table{
-		byID: iradix.New[*Container](), byName: iradix.New[*Container](), byHost: iradix.New[*Container](),
-		use: iradix.New[hostUse](), addresses: iradix.New[int](), uids: iradix.New[int](), digests: iradix.New[int](),
-		groups: iradix.New[crowd](),
+		byID: newTree[*Container](), byName: newTree[*Container](), byHost: newTree[*Container](),
+		use: newTree[hostUse](), addresses: newTree[int](), uids: newTree[int](), digests: newTree[int](),
+		groups: newTree[crowd](),
 	}
 }
 
@@ -52,22 +53,22 @@ func (t *table) get(id int) *Container {
 	if id < 0 || id > maxCTID {
 		return nil
 	}
-	c, _ := t.byID.Get(number(uint32(id)))
+	c, _ := t.byID.get(number(uint32(id)))
 	return c
 }
 
 func (t *table) named(name string) *Container {
-	c, _ := t.byName.Get([]byte(name))
+	c, _ := t.byName.get([]byte(name))
 	return c
 }
 
-func (t *table) len() int { return t.byID.Len() }
+func (t *table) len() int { return t.n }
 
 // all returns the containers by CTID, on those of one host.
-func (t *table) all() []*Container { return list(t.byID.Root(), t.len()) }
+func (t *table) all() []*Container { return list(t.byID.root(), t.len()) }
 
 func (t *table) on(host string) []*Container {
-	it := t.byHost.Root().Iterator()
+	it := t.byHost.root().Iterator()
 	it.SeekPrefix(append([]byte(host), 0))
 	var out []*Container
 	for _, c, ok := it.Next(); ok; _, c, ok = it.Next() {
@@ -86,7 +87,7 @@ func list(root *iradix.Node[*Container], n int) []*Container {
 }
 
 func (t *table) usage(host string) hostUse {
-	u, _ := t.use.Get([]byte(host))
+	u, _ := t.use.get([]byte(host))
 	return u
 }
 
@@ -94,6 +95,29 @@ func (t *table) usage(host string) hostUse {
 type claim struct {
 	c  *Container
 	to string // empty: it stays
+}
+
+// begin makes the changes up to end in place. A table that is a copy of what it was before begin is as it was then.
+func (t *table) begin() {
+	t.byID.begin()
+	t.byName.begin()
+	t.byHost.begin()
+	t.use.begin()
+	t.addresses.begin()
+	t.uids.begin()
+	t.digests.begin()
+	t.groups.begin()
+}
+
+func (t *table) end() {
+	t.byID.end()
+	t.byName.end()
+	t.byHost.end()
+	t.use.end()
+	t.addresses.end()
+	t.uids.end()
+	t.digests.end()
+	t.groups.end()
 }
 
 // replace takes one container's claim out and puts another one in; either may be of nil.
@@ -108,28 +132,30 @@ func (t *table) replace(old, now claim) {
 
 func (t *table) take(k claim) {
 	c := k.c
-	t.byID, _, _ = t.byID.Insert(number(uint32(c.ID)), c)
+	t.n++
+	t.byID.put(number(uint32(c.ID)), c)
 	if !c.InTrash() {
-		t.byName, _, _ = t.byName.Insert([]byte(c.Name), c)
+		t.byName.put([]byte(c.Name), c)
 	}
-	t.byHost, _, _ = t.byHost.Insert(onHost(c.Host, c.ID), c)
+	t.byHost.put(onHost(c.Host, c.ID), c)
 	for _, d := range c.digests() {
 		t.count(&t.digests, []byte(d), 1)
 	}
 	t.reserve(k, 1)
 	t.count(&t.uids, number(c.UIDBase), 1)
 	for _, a := range c.bareAddresses() {
-		t.addresses, _, _ = t.addresses.Insert(a.AsSlice(), c.ID)
+		t.addresses.put(a.AsSlice(), c.ID)
 	}
 }
 
 func (t *table) release(k claim) {
 	c := k.c
-	t.byID, _, _ = t.byID.Delete(number(uint32(c.ID)))
+	t.n--
+	t.byID.drop(number(uint32(c.ID)))
 	if !c.InTrash() {
-		t.byName, _, _ = t.byName.Delete([]byte(c.Name))
+		t.byName.drop([]byte(c.Name))
 	}
-	t.byHost, _, _ = t.byHost.Delete(onHost(c.Host, c.ID))
+	t.byHost.drop(onHost(c.Host, c.ID))
 	for _, d := range c.digests() {
 		t.count(&t.digests, []byte(d), -1)
 	}
@@ -137,18 +163,18 @@ func (t *table) release(k claim) {
 	t.count(&t.uids, number(c.UIDBase), -1)
 	t.lowUID = min(t.lowUID, c.UIDBase)
 	for _, a := range c.bareAddresses() {
-		t.addresses, _, _ = t.addresses.Delete(a.AsSlice())
+		t.addresses.drop(a.AsSlice())
 		t.maybeFree(a)
 	}
 }
 
-func (t *table) count(in **iradix.Tree[int], key []byte, by int) {
-	n, _ := (*in).Get(key)
+func (t *table) count(in *tree[int], key []byte, by int) {
+	n, _ := in.get(key)
 	if n += by; n == 0 {
-		*in, _, _ = (*in).Delete(key)
+		in.drop(key)
 		return
 	}
-	*in, _, _ = (*in).Insert(key, n)
+	in.put(key, n)
 }
 
 // reserve adds a claim to what its hosts have reserved, or takes it away.
@@ -165,10 +191,10 @@ func (t *table) reserve(k claim, sign int) {
 			t.crowded(k.c, host, sign)
 		}
 		if u == (hostUse{}) {
-			t.use, _, _ = t.use.Delete([]byte(host))
+			t.use.drop([]byte(host))
 			return
 		}
-		t.use, _, _ = t.use.Insert([]byte(host), u)
+		t.use.put([]byte(host), u)
 	}
 	if k.c.Waits() {
 		return // what waits takes no room
@@ -227,7 +253,7 @@ func (t *table) maybeFree(a netip.Addr) {
 
 // holder says which container has an address, "" when none has.
 func (t *table) holder(a netip.Addr) string {
-	if id, ok := t.addresses.Get(a.AsSlice()); ok {
+	if id, ok := t.addresses.get(a.AsSlice()); ok {
 		return fmt.Sprintf("container %d", id)
 	}
 	return ""

@@ -31,8 +31,8 @@ var (
 	ErrStopped = errors.New("the replica of this host has stopped")
 )
 
-// maxCommand bounds a log entry, in bytes.
-const maxCommand = 1 << 20
+// maxCommand bounds a log entry, in bytes: a request with the most containers that one may have fits.
+const maxCommand = 4 << 20
 
 // Config says who this replica is. Zero durations and counts mean their defaults.
 type Config struct {

@@ -40,10 +40,12 @@ func (b *Board) choosePack(it *Item, without func(int) bool) int {
 	return used.host
 }
 
-// patience is how much may be lost before an empty host is taken.
+// patience is how much may be lost before an empty host is taken. It grows with the open room that there is above what
+// is welcome; more is while little is known of what comes, for what is stacked badly then may stay for long.
 func (b *Board) patience() float64 {
 	used := float64(max(b.used, 1))
-	return max(openCost*math.Exp(b.open-openRoom*used/1000), smallCluster/used)
+	welcome := openRoom*used/1000 + openEarly*float64(len(b.hosts))*math.Exp(-float64(b.worth.count)/known)
+	return max(openCost*math.Exp(b.open-welcome), smallCluster/used)
 }
 
 func (b *Board) placement(r *cluster.Rules) cluster.Placement {

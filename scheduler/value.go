@@ -19,6 +19,10 @@ const (
 	tooRare      = 0.2   // a shape that costs more to wait for than this part of a host is not waited for
 	openCost     = 0.001 // from which waste on an empty host is taken, when little room is open
 	openRoom     = 3.0   // hosts' worth of open room that are welcome, per thousand hosts in use
+	openEarly    = 0.03  // and while little is known of what comes, as a part of all hosts
+	known        = 1500  // containers after which that is a third of it
+	supposed     = 3     // containers of each shape that are supposed to have come before the first
+	supposedPart = 16    // of the largest host's CPU: their size
 	smallCluster = 0.5   // divided by the hosts in use: the waste from which a small cluster takes an empty host
 	roundRAM     = 0.3   // the part of a cell that a container's memory may stick out
 )
@@ -52,7 +56,18 @@ func newWorth(offers []cluster.Resources) *worth {
 		most.MilliCPU, most.RAM = max(most.MilliCPU, o.MilliCPU), max(most.RAM, o.RAM)
 	}
 	w.cpu, w.ram = cpuCells/float64(max(most.MilliCPU, 1)), ramCells/float64(max(most.RAM, 1))
+	w.suppose(most)
 	return w
+}
+
+// suppose has the table begin with small shapes, of the hosts' own proportion and of half the memory, that are forgotten
+// as others come: the first ones may be of one kind, and would else be stacked on hosts where they leave much unused.
+func (w *worth) suppose(most cluster.Resources) {
+	for _, ram := range []int64{most.RAM, most.RAM / 2} {
+		s := &seen{shape: shape{most.MilliCPU / supposedPart, ram / supposedPart}, weight: supposed}
+		w.shapes[s.shape], w.list = s, append(w.list, s)
+		w.total += supposed
+	}
 }
 
 // waste is the part of the largest host's CPU that will stay unused of the free room.

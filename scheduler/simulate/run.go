@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -24,8 +25,8 @@ type Options struct {
 	Plan            string
 	Policy          cluster.Placement
 	Seed            uint64
-	MaxMoves        int     // of the whole run; 0: no migration in a replay, any number in a consolidation
-	MovesPerArrival float64 // replay: migrations allowed for each arrival
+	MaxMoves        int     // of the whole run; 0: as many as the plan needs, in a replay as MovesPerArrival allows
+	MovesPerArrival float64 // replay: migrations that each arrival allows; 0: none, or MaxMoves at any time
 }
 
 // Result are the figures of a run.
@@ -50,6 +51,7 @@ type Placed struct{ Container, Host string }
 type Move struct {
 	Step                int
 	Container, From, To string
+	event               int // replay: the event after which it was made
 }
 
 // run is a simulation under way.
@@ -64,6 +66,8 @@ type run struct {
 	where   []int // the last host of each container, -1: none
 	demand  cluster.Resources
 	step    int
+	event   int     // of a replay, the one under way
+	credit  float64 // migrations that arrivals have allowed and that were not made
 }
 
 // Run simulates. What it returns as an error is ErrInvalid: a plan that makes no sense with these files.
@@ -165,10 +169,10 @@ func (r *run) replay() error {
 	slices.SortStableFunc(events, func(a, b event) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(ord(a), ord(b)))
 	})
-	now, credit := int64(0), 0.0
-	for _, e := range events {
+	now := int64(0)
+	for k, e := range events {
 		r.pass(now, e.at)
-		now = e.at
+		now, r.event = e.at, k
 		if !e.arrive {
 			r.depart(e.item)
 		} else {
@@ -177,10 +181,10 @@ func (r *run) replay() error {
 				r.arrive(e.item)
 			}
 			if !r.all[e.item].first {
-				credit += r.options.MovesPerArrival
+				r.credit += r.options.MovesPerArrival
 			}
-			credit -= float64(r.improve(int(credit + 1e-9)))
 		}
+		r.improve(r.budget())
 		r.result.HostsUsed = max(r.result.HostsUsed, r.board.Used())
 	}
 	return nil
@@ -222,8 +226,20 @@ func (r *run) finish() *Result {
 	return &r.result
 }
 
-// improve spends the migrations that a replay has earned: it empties a host, or makes room of use.
-func (r *run) improve(budget int) int {
+// budget is how many migrations a replay may make now.
+func (r *run) budget() int {
+	left := math.MaxInt
+	if r.options.MaxMoves > 0 {
+		left = r.options.MaxMoves - r.result.Moves
+	}
+	if r.options.MovesPerArrival > 0 || r.options.MaxMoves == 0 {
+		left = min(left, int(r.credit+1e-9))
+	}
+	return left
+}
+
+// improve spends the migrations that a replay may make: it empties a host, or makes room of use.
+func (r *run) improve(budget int) {
 	spent := 0
 	for spent < budget {
 		steps := r.emptyOne(budget - spent)
@@ -237,7 +253,7 @@ func (r *run) improve(budget int) int {
 		r.record(steps)
 		spent += len(steps)
 	}
-	return spent
+	r.credit -= float64(spent)
 }
 
 // mendWorth is the part of a host that a single move must make of use again.
@@ -260,7 +276,7 @@ const emptyAmong = 4
 func (r *run) record(steps []scheduler.Step) {
 	for _, s := range steps {
 		r.step++
-		r.result.Plan = append(r.result.Plan, Move{r.step, r.all[s.Item].Name, r.board.Name(s.From), r.board.Name(s.To)})
+		r.result.Plan = append(r.result.Plan, Move{r.step, r.all[s.Item].Name, r.board.Name(s.From), r.board.Name(s.To), r.event})
 		r.where[s.Item] = s.To
 	}
 	r.result.Moves += len(steps)
@@ -285,7 +301,7 @@ func (r *run) consolidate() error {
 	steps := r.board.Compact(scheduler.Compaction{MaxMoves: r.options.MaxMoves})
 	for k, at := range r.board.Waves(steps, movesPerHost) {
 		s := steps[k]
-		r.result.Plan = append(r.result.Plan, Move{at + 1, r.all[s.Item].Name, r.board.Name(s.From), r.board.Name(s.To)})
+		r.result.Plan = append(r.result.Plan, Move{at + 1, r.all[s.Item].Name, r.board.Name(s.From), r.board.Name(s.To), 0})
 		r.where[s.Item] = s.To
 	}
 	slices.SortStableFunc(r.result.Plan, func(a, b Move) int { return cmp.Compare(a.Step, b.Step) })

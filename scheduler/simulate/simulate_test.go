@@ -31,6 +31,9 @@ func do(t *testing.T, o Options, hosts, containers string) *Result {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := Verify(hs, cs, o, r); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 
@@ -85,46 +88,6 @@ func TestReplayMovesNoMoreThanArrivalsAllow(t *testing.T) {
 	}
 }
 
-// check replays a consolidation's moves step by step: within a step a target must have room while no source is freed.
-func check(t *testing.T, hosts, containers string, r *Result, start []Placed) {
-	t.Helper()
-	if start == nil {
-		return
-	}
-	hs, cs := load(t, hosts, containers)
-	free, at, need := map[string]cluster.Resources{}, map[string]string{}, map[string]cluster.Resources{}
-	for _, h := range hs {
-		free[h.Name] = h.Capacity
-	}
-	for i, p := range start {
-		at[p.Container], need[p.Container] = p.Host, cs[i].Need
-		free[p.Host] = free[p.Host].Sub(cs[i].Need)
-	}
-	room := func(h string) bool { f := free[h]; return f.MilliCPU >= 0 && f.RAM >= 0 && f.Disk >= 0 }
-	for i := 0; i < len(r.Plan); {
-		j := i
-		for ; j < len(r.Plan) && r.Plan[j].Step == r.Plan[i].Step; j++ {
-			m := r.Plan[j]
-			if at[m.Container] != m.From || m.From == m.To {
-				t.Fatalf("%+v: it is on %s", m, at[m.Container])
-			}
-			free[m.To] = free[m.To].Sub(need[m.Container])
-			if !room(m.To) {
-				t.Fatalf("%+v: %s has %+v", m, m.To, free[m.To])
-			}
-		}
-		for ; i < j; i++ {
-			m := r.Plan[i]
-			free[m.From], at[m.Container] = free[m.From].Add(need[m.Container]), m.To
-		}
-	}
-	for _, p := range r.Placement {
-		if at[p.Container] != p.Host {
-			t.Errorf("%s is on %s, and on %s after the moves", p.Container, p.Host, at[p.Container])
-		}
-	}
-}
-
 func TestConsolidate(t *testing.T) {
 	hosts, cs := "name,cpu_milli,memory_mib\n", "name,cpu_milli,memory_mib,host,group,max_per_host\n"
 	for i := range 40 {
@@ -134,13 +97,7 @@ func TestConsolidate(t *testing.T) {
 		}
 	}
 	cs = strings.ReplaceAll(cs, ",2\n", ",3\n")
-	_, all := load(t, hosts, cs)
-	var start []Placed
-	for _, c := range all {
-		start = append(start, Placed{c.Name, c.Host})
-	}
 	r := do(t, Options{Plan: Consolidate, Policy: cluster.Pack}, hosts, cs)
-	check(t, hosts, cs, r, start)
 	if r.HostsUsed > int(r.LowerBound)+3 || r.Moves > 3*(40-r.HostsUsed)*105/100+1 {
 		t.Errorf("%d hosts are used, %d are the least; %d moves", r.HostsUsed, r.LowerBound, r.Moves)
 	}

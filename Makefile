@@ -5,7 +5,7 @@ GO ?= $(shell command -v go || ls /usr/local/go/bin/go 2>/dev/null)
 RUNC = github.com/opencontainers/runc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unsetup build check test test-crash test-vm demo bench bench-migrate bench-scheduler bench-runtime clean need-go
+.PHONY: help setup unsetup build check test test-crash test-plans test-vm demo bench bench-migrate bench-scheduler bench-runtime clean need-go
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,9 @@ test: setup build ## all tests, end to end ones too (needs root)
 test-crash: setup build ## every fault at every step of a migration, 90 minutes (needs root)
 	VZCLUSTER_CRASH=all VZCLUSTER_CRASH_LABS=$${VZCLUSTER_CRASH_LABS:-2} VZCLUSTER_CRASH_DIR=$(CURDIR)/out/crash \
 		$(GO) test -count=1 -timeout 100m -v -run '^(TestCriuIsKilledWhileItDumps|TestProgramsAreKilledAtWork|TestPartitionsAtEachStage|TestPowerIsLostDuringMigration|TestSystemdContainerUnderFaults|TestCrashMatrix)$$' ./agent/e2e/
+
+test-plans: setup build ## every plan with its leader killed in every role, about ten minutes (needs root)
+	VZCLUSTER_PLANS=all $(GO) test -count=1 -v -timeout 40m -run '^TestPlansWithEveryLeader$$' ./agent/e2e/
 
 test-vm: setup build ## the tests between QEMU machines, all of them (needs root and qemu-system-x86)
 	VZCLUSTER_TEST_VM=long $(GO) test -count=1 -v -timeout 60m ./agent/e2e/vm/

@@ -59,6 +59,12 @@ func (m *member) carryOut(ctx context.Context, id string) error {
 		if plan = m.store.State().Operation(id); plan == nil || plan.Status != cluster.OpRunning {
 			return nil
 		}
+		if again := m.toTryAgain(plan); len(again) > 0 {
+			if err := m.extend(ctx, plan, again, nil); err != nil {
+				return err
+			}
+			continue
+		}
 		if failed != nil {
 			return m.giveUp(ctx, plan, *failed)
 		}
@@ -151,7 +157,9 @@ func (m *member) stale(plan *cluster.Operation, move cluster.Move, ct *cluster.C
 // step moves one container and waits until the move has ended. Whether the move still makes sense is asked when it
 // begins.
 func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) stepEnd {
-	move, s := plan.Steps[i], m.store.State()
+	move := plan.Steps[i]
+	m.awaitHosts(ctx, plan.ID, move.From, move.To)
+	s := m.store.State()
 	// The id is derived from the plan, so that a new leader finds the migration if its number was not recorded.
 	migration := fmt.Sprintf("%s-%d", plan.ID, i)
 	if move.Operation == "" && s.Operation(migration) == nil {
@@ -201,15 +209,15 @@ func (m *member) step(ctx context.Context, plan *cluster.Operation, i int) stepE
 
 // giveUp ends a plan at a step that failed.
 func (m *member) giveUp(ctx context.Context, plan *cluster.Operation, failed stepEnd) error {
-	left := 0
-	for _, step := range plan.Steps {
+	left, steps := 0, latest(plan.Steps)
+	for _, step := range steps {
 		if step.Status != cluster.StepDone {
 			left++
 		}
 	}
 	move := plan.Steps[failed.step]
 	return m.endPlan(ctx, plan.ID, cluster.OpFailed, fmt.Sprintf("stopped at %s from %s to %s: %s; %d of %d moves are left, run it again",
-		move.Name, move.From, move.To, failed.reason, left, len(plan.Steps)))
+		move.Name, move.From, move.To, failed.reason, left, len(steps)))
 }
 
 func (m *member) endPlan(ctx context.Context, id string, status cluster.OperationStatus, reason string) error {
@@ -289,7 +297,8 @@ func whyLeft(plan *cluster.Operation, left []*cluster.Container, again scheduler
 // withdrawnText says which moves of a plan were not made, "" when all were.
 func withdrawnText(plan *cluster.Operation) string {
 	var parts []string
-	for _, step := range plan.Steps {
+	steps := latest(plan.Steps)
+	for _, step := range steps {
 		if step.Status != cluster.StepDone {
 			parts = append(parts, step.Name+": "+step.Reason)
 		}
@@ -297,7 +306,7 @@ func withdrawnText(plan *cluster.Operation) string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d moves were not made: %s", len(parts), len(plan.Steps), strings.Join(parts, "; "))
+	return fmt.Sprintf("%d of %d moves were not made: %s", len(parts), len(steps), strings.Join(parts, "; "))
 }
 
 // awaitOperation waits until an operation is final and returns it; nil when it is not known.

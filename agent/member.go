@@ -48,6 +48,7 @@ type member struct {
 	fetch    singleflight.Group
 	woken    sync.Map                  // host -> time.Time: when it was woken last
 	turns    sync.Map                  // key -> true: hooks of maintenances that this host has run
+	missed   sync.Map                  // host -> time.Time: since when the moves of plans miss it
 	beside   sync.WaitGroup            // of what the leader does beside its loop
 	refused  atomic.Pointer[time.Time] // when a container found no room last
 	plans    sync.Map                  // operation id -> struct{}: plans that this leader carries out

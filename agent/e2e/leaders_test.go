@@ -303,6 +303,50 @@ func TestPlansOutliveTheirLeaders(t *testing.T) {
 	f.end()
 }
 
+// TestPlansWithEveryLeader is the long form: the leader that is killed is a source, a target and neither, for every plan.
+func TestPlansWithEveryLeader(t *testing.T) {
+	if os.Getenv("VZCLUSTER_PLANS") == "" {
+		t.Skip("it takes minutes: make test-plans")
+	}
+	f := newFleet(t, 10, "host1")
+	f.joins("host4")
+	for _, role := range []string{source, target, neither} {
+		full := f.fullest()
+		f.carriedOut(role, "host", "drain", full)
+		f.vz("host", "activate", full)
+		f.carriedOut(role, "rebalance")
+		f.maintained(role)
+		f.carriedOut(role, "consolidate")
+		f.nothingToDo("consolidate")
+		f.carriedOut(role, "rebalance")
+		f.nothingToDo("rebalance")
+	}
+	f.parkedAndWoken(neither)
+	for i := range burst {
+		f.vz("destroy", "-y", "--now", fmt.Sprintf("burst-%d", i+1))
+	}
+	leaving := f.fullest()
+	f.carriedOut(source, "host", "leave", leaving)
+	f.until("the host that has left belongs to no cluster", planned, func() error {
+		if st := f.statusOf(leaving); st.Joined {
+			return errors.New("it does")
+		}
+		return nil
+	})
+	f.end()
+}
+
+func (f *fleet) fullest() (name string) {
+	f.t.Helper()
+	most := -1
+	for h, n := range f.spread() {
+		if n > most {
+			name, most = h, n
+		}
+	}
+	return name
+}
+
 // nothingToDo checks that the same plan right after it was carried out has no moves.
 func (f *fleet) nothingToDo(args ...string) {
 	f.t.Helper()
@@ -328,6 +372,9 @@ func (f *fleet) maintained(role string) {
 	}
 }
 
+// burst is how many containers come at once: three hosts have room for five.
+const burst = 7
+
 // parkedAndWoken frees hosts, of which one is switched off; more containers than there is room for wake it.
 func (f *fleet) parkedAndWoken(role string) {
 	f.t.Helper()
@@ -348,10 +395,10 @@ func (f *fleet) parkedAndWoken(role string) {
 	})
 	f.vz("settings", "set", "--park", "--idle", "1h")
 	f.template("busybox")
-	for i := range 7 { // three hosts have room for five
+	for i := range burst {
 		f.destroyAfter(fmt.Sprintf("burst-%d", i+1))
 	}
-	f.vz("create", "burst", "--count", "7", "--template", "busybox", "--ram", "1536M", "--cpus", "0.1", "--wait-for-room")
+	f.vz("create", "burst", "--count", fmt.Sprint(burst), "--template", "busybox", "--ram", "1536M", "--cpus", "0.1", "--wait-for-room")
 	f.until("it is woken and has containers", planned, func() error {
 		if h := f.host(parked); h.State != cluster.HostActive || h.Containers == 0 {
 			return fmt.Errorf("%s is %s with %d containers", parked, h.State, h.Containers)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/cluster"
@@ -32,7 +33,10 @@ func (m *member) handleHostRemove(_ http.ResponseWriter, r *http.Request) (any, 
 		return nil, api.Errorf(api.CodeConflict, "'vzcluster host leave "+name+"' moves everything off it first; or stop its agent",
 			"host %s is up; what runs on it would go on without the cluster", name)
 	}
-	_, err := applyHere[any](r.Context(), m, cluster.RemoveHost{Name: name, Force: true})
+	if err := m.abortMovesOf(r.Context(), name); err != nil {
+		return nil, err
+	}
+	_, err := applyHere[any](r.Context(), m, cluster.RemoveHost{Name: name, Force: true, At: time.Now().UTC()})
 	return nil, err
 }
 

@@ -74,6 +74,9 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 		if err := m.alignMembers(deadSince); err != nil && ctx.Err() == nil {
 			m.log.Warn("the voters could not be brought in line", "error", err)
 		}
+		if err := m.abortLost(ctx, deadSince); err != nil && ctx.Err() == nil {
+			m.log.Warn("the moves of hosts that are down could not be given up", "error", err)
+		}
 		m.carryOutPlans(ctx, done)
 		m.emptyTrash(ctx, time.Now())
 		m.drivePower(ctx)

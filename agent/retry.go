@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
@@ -28,6 +29,35 @@ func (m *member) toTryAgain(plan *cluster.Operation) (moves []cluster.Move) {
 		moves = append(moves, step)
 	}
 	return moves
+}
+
+// abortLost gives up the migrations of hosts that have been down for long: nobody else would, and plans wait for them. One
+// that is committed goes forward when its target is back.
+func (m *member) abortLost(ctx context.Context, deadSince map[string]time.Time) error {
+	for host, since := range deadSince {
+		if time.Since(since) < m.timing.DeadHost {
+			continue
+		}
+		if err := m.abortMovesOf(ctx, host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abortMovesOf gives up the migrations from and to a host that is down.
+func (m *member) abortMovesOf(ctx context.Context, host string) error {
+	for _, op := range m.store.State().Operations() {
+		if op.Kind != cluster.OpMigrate || op.Status != cluster.OpRunning || op.From != host && op.To != host {
+			continue
+		}
+		_, err := m.apply(ctx, cluster.AbortMigration{Operation: op.ID, Reason: "host " + host + " went down", At: time.Now().UTC()})
+		if err != nil && !errors.Is(err, cluster.ErrStale) {
+			return err
+		}
+		m.spread()
+	}
+	return nil
 }
 
 // latest are the last steps of a plan for each of its containers, in their order.

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -32,4 +34,41 @@ func TestMoveThatAFaultEndsIsTriedAgain(t *testing.T) {
 	if on := l.byHost(t); on["host1"] != 0 {
 		t.Errorf("hosts have %v", on)
 	}
+}
+
+// TestHostDiesDuringItsDrain: the drain ends and says what is still there, and nothing stays locked.
+func TestHostDiesDuringItsDrain(t *testing.T) {
+	l := &testCluster{t: t, engines: map[string]*fakeEngine{}}
+	held, release := make(chan struct{}, 10), make(chan struct{})
+	l.fail = func(op *cluster.Operation) string {
+		held <- struct{}{}
+		<-release
+		return "its agent ends"
+	}
+	l.grow(3)
+	eventually(t, "three voters", func() error { return threeVoters(l.hosts[0]) })
+	f, ctx := l.followers(), t.Context()
+	dead, alive := f[0], f[1]
+	for i := range 3 {
+		_, err := alive.Create(ctx, api.CreateRequest{Name: fmt.Sprintf("web%d", i), Template: "tiny", Host: dead.cfg.Name, Limits: cluster.Limits{RAM: 64 << 20}, Start: true})
+		must(t, err)
+	}
+	op, err := alive.Drain(ctx, dead.cfg.Name, api.PlanRequest{Parallel: 1})
+	must(t, err)
+	<-held // the first move is under way
+	dead.agent.cancel()
+	op = alive.finished(op.ID)
+	close(release)
+	dead.stop()
+	if op.Status != cluster.OpFailed || !strings.Contains(op.Error, "web0 stays: ") || !strings.Contains(op.Error, "down") {
+		t.Errorf("the drain is %s: %s", op.Status, op.Error)
+	}
+	for i := range 3 {
+		c, err := alive.Container(ctx, fmt.Sprintf("web%d", i))
+		must(t, err)
+		if c.Host != dead.cfg.Name || c.Operation != "" {
+			t.Errorf("%s is on %s, operation %q", c.Name, c.Host, c.Operation)
+		}
+	}
+	l.forget(alive, dead)
 }

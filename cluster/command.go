@@ -105,10 +105,12 @@ type SetVoter struct {
 	Voter bool
 }
 
-// RemoveHost forgets a host; ErrConflict while it owns containers (unless forced) or is part of a migration.
+// RemoveHost forgets a host; ErrConflict while it owns containers (unless forced) or is part of a migration
+// (unless forced, and it is committed).
 type RemoveHost struct {
 	Name  string
-	Force bool `json:",omitempty"` // its containers are lost: they are forgotten with it
+	Force bool      `json:",omitempty"` // its containers are lost: they are forgotten with it
+	At    time.Time `json:",omitzero"`
 }
 
 // AddToken keeps a join token and drops those that expired more than a day before it. Result: *Token.

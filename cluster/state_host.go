@@ -255,9 +255,16 @@ func (c RemoveHost) apply(s *State) (any, error) {
 		return nil, err
 	}
 	for _, op := range s.Operations() {
-		if op.Kind == OpMigrate && !op.Final() && (op.From == c.Name || op.To == c.Name) {
+		if op.Kind != OpMigrate || op.Final() || op.From != c.Name && op.To != c.Name {
+			continue
+		}
+		if !c.Force || op.Status != OpCommitted {
 			return nil, Refuse(ErrConflict, "host %q is part of the migration of container %d; wait until it has ended", c.Name, op.Container)
 		}
+		done := *op // the host cannot clean up any more; whose container it is was decided
+		done.Status, done.Ended, done.Error = OpDone, c.At, "host "+c.Name+" was forgotten before it had cleaned up"
+		s.unlock(&done, func(*Container) {})
+		s.end(&done)
 	}
 	if c.Force && len(s.hosts) > 1 {
 		for _, ct := range s.On(c.Name) {

@@ -54,7 +54,7 @@ func newCrashLabOf(t *testing.T, name string, hosts int, template string) *crash
 		t.Fatal(err)
 	}
 	downAfter(t, l)
-	c := &crashLab{kit: &kit{t, l}, name: "wounded", clients: map[string]*api.Client{}, usual: map[string]time.Duration{}}
+	c := &crashLab{kit: &kit{t: t, lab: l}, name: "wounded", clients: map[string]*api.Client{}, usual: map[string]time.Duration{}}
 	c.within = time.Duration(number(t, "VZCLUSTER_CRASH_WITHIN", int(recovery/time.Second))) * time.Second
 	c.explainFailure()
 	for _, h := range l.Hosts() {
@@ -81,7 +81,7 @@ func newCrashLabOf(t *testing.T, name string, hosts int, template string) *crash
 func (c *crashLab) during(do func()) {
 	outer := c.kit
 	outer.t.Run("", func(t *testing.T) {
-		c.kit = &kit{t, outer.lab}
+		c.kit = &kit{t: t, lab: outer.lab}
 		c.client.k = c.kit
 		c.explainFailure()
 		do()

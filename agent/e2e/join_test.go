@@ -24,7 +24,7 @@ func unformed(t *testing.T, name string, o lab.Options) *kit {
 		t.Fatal(err)
 	}
 	downAfter(t, l)
-	k := &kit{t, l}
+	k := &kit{t: t, lab: l}
 	k.explainFailure()
 	for _, h := range l.Hosts() {
 		if err := l.WaitReady(ctx, h); err != nil {

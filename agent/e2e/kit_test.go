@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +25,9 @@ const recovery = 30 * time.Second
 
 // kit is one test's view of a lab.
 type kit struct {
-	t   *testing.T
-	lab *lab.Lab
+	t     *testing.T
+	lab   *lab.Lab
+	front string // the host that is asked; empty: host1
 }
 
 // sharedLab returns the lab that most tests share, with both templates in it.
@@ -40,7 +42,7 @@ func sharedLab(t *testing.T) *kit {
 	if shared.err != nil {
 		t.Fatalf("the shared lab: %v", shared.err)
 	}
-	k := &kit{t, shared.lab}
+	k := &kit{t: t, lab: shared.lab}
 	k.explainFailure()
 	return k
 }
@@ -56,7 +58,7 @@ func ownLab(t *testing.T, name string, hosts int) *kit {
 		t.Fatal(err)
 	}
 	downAfter(t, l)
-	k := &kit{t, l}
+	k := &kit{t: t, lab: l}
 	k.explainFailure()
 	return k
 }
@@ -136,10 +138,10 @@ func (k *kit) at(host string, stdin io.Reader, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
-// try runs the command line against host1.
+// try runs the command line against the host that is asked.
 func (k *kit) try(args ...string) result {
 	k.t.Helper()
-	return k.at("host1", nil, args...)
+	return k.at(cmp.Or(k.front, "host1"), nil, args...)
 }
 
 // vz runs a command that must go well and returns its standard output.

@@ -25,7 +25,7 @@ func storageLab(t *testing.T, name string) *kit {
 		t.Fatal(err)
 	}
 	downAfter(t, l)
-	k := &kit{t, l}
+	k := &kit{t: t, lab: l}
 	k.explainFailure()
 	return k
 }

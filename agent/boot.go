@@ -113,6 +113,12 @@ func (r *reconciler) wake(ctx context.Context, c *cluster.Container) error {
 // switched off from inside stays off.
 func (r *reconciler) bury(ctx context.Context, c *cluster.Container) error {
 	end := r.endOf(ctx, c.ID)
+	if end == "" {
+		var err error
+		if end, err = r.m.deps.Engine.LastWords(c.ID); err != nil { // the log is the container's: it may be anything
+			r.m.log.Warn("what a container's init said last cannot be read", "container", c.ID, "error", err)
+		}
+	}
 	if err := r.m.deps.Engine.Stop(ctx, c.ID, false, 0); err != nil {
 		return err
 	}

@@ -59,6 +59,17 @@ func TestEndsFromInside(t *testing.T) {
 	if c = h.act("web", "start", api.ActionRequest{}); c.State != cluster.Running || c.Detail != "" {
 		t.Errorf("it is %s: %q", c.State, c.Detail)
 	}
+	h.engine.set(func(e *fakeEngine) { e.words = runtime.Halted }) // nobody was told how it has ended
+	h.engine.end(c.ID)
+	if c = h.becomes("web", cluster.Stopped, 0); c.Detail != "it was switched off from inside" {
+		t.Errorf("by its last words it is %q", c.Detail)
+	}
+	h.engine.set(func(e *fakeEngine) { e.words = "" })
+	h.act("web", "start", api.ActionRequest{})
+	h.engine.end(c.ID)
+	if c = h.becomes("web", cluster.Failed, 0); c.Desired != cluster.WantRunning {
+		t.Errorf("without a word it is wanted %s", c.Desired)
+	}
 }
 
 func TestHostBoots(t *testing.T) {

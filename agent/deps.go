@@ -51,6 +51,8 @@ type Engine interface {
 	List() ([]int, error)
 	// WaitEnd returns when the container's init has ended, and how, or the context's error.
 	WaitEnd(ctx context.Context, id int) (runtime.End, error)
+	// LastWords says how a container that does not run has ended, as far as its init has said so.
+	LastWords(id int) (runtime.End, error)
 	// Exec runs a command inside and returns its exit code.
 	Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error)
 	// Log opens the boot log; fs.ErrNotExist when there is none. It was written by the container: the file is a plain

@@ -31,6 +31,7 @@ type fakeEngine struct {
 	starts  int
 	resumed bool        // the last start was from memory
 	how     runtime.End // that containers say when they end
+	words   runtime.End // that they are heard to say when nobody waited
 	order   []string    // of starts
 	hanging int         // exec sessions that do not end by themselves
 	fail    error       // of Start
@@ -199,6 +200,11 @@ func (e *fakeEngine) WaitEnd(ctx context.Context, id int) (is runtime.End, err e
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+func (e *fakeEngine) LastWords(int) (is runtime.End, err error) {
+	e.set(func(e *fakeEngine) { is = e.words })
+	return is, nil
 }
 
 // Exec knows cat, which copies, tty, which says whether there is one, and exit.

@@ -119,8 +119,38 @@ func TestVerbs(t *testing.T) {
 		k.vz("snapshot", "rm", "year", name)
 	}
 
-	// What it does to itself is not tried here: how an init has ended is known only if its parent has not asked first.
-	k.vz("stop", "year")
+	// What it does to itself, also when its agent is not the one that has started it.
+	rebooted := func() {
+		t.Helper()
+		k.inside("year", "echo 1 > /run/n")
+		k.try("exec", "year", "reboot")
+		k.until("it has rebooted", recovery, func() error {
+			if r := k.try("exec", "year", "--", "sh", "-c", "cat /run/n 2>/dev/null || echo booted"); r.stdout != "booted\n" {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+	}
+	off := func() {
+		t.Helper()
+		k.try("exec", "year", "poweroff")
+		k.until("it is off", recovery, func() error {
+			if now := k.show("year"); now.State != cluster.Stopped || now.Desired != cluster.WantStopped {
+				return fmt.Errorf("it is %s, wanted %s (%s)", now.State, now.Desired, now.Detail)
+			}
+			return nil
+		})
+	}
+	rebooted()
+	k.killAgent(k.show("year").Host)
+	rebooted()
+	if now := k.show("year"); now.Restarted != 0 {
+		t.Errorf("a reboot counts as a fault: %d", now.Restarted)
+	}
+	off()
+	k.vz("start", "year")
+	k.killAgent(k.show("year").Host)
+	off()
 	k.vz("label", "year", "tier=year")
 	k.vz("start", "--wait", "-l", "tier=year")
 	if now := k.show("year"); len(now.Snapshots) != 0 {

@@ -26,6 +26,7 @@ import (
 	"github.com/vzcluster/vzcluster/runtime/image"
 	"github.com/vzcluster/vzcluster/runtime/lxcfs"
 	"github.com/vzcluster/vzcluster/runtime/network"
+	"github.com/vzcluster/vzcluster/runtime/orphans"
 	"github.com/vzcluster/vzcluster/runtime/rootfs"
 	"github.com/vzcluster/vzcluster/runtime/runc"
 	"github.com/vzcluster/vzcluster/runtime/storage"
@@ -115,6 +116,10 @@ func runAgent(ctx context.Context, cfg agent.Config, file, faults string) error 
 		<-a.Ready()
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // without systemd nobody wants to know
 	}()
+	if err := orphans.Adopt(); err != nil {
+		return err
+	}
+	go new(orphans.Reaper).Run(ctx)
 	log.Info("the agent begins", "host", cfg.Name, "advertise", cfg.Advertise, "version", deps.Version)
 	return a.Run(ctx)
 }

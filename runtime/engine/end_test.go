@@ -1,21 +1,24 @@
 package engine_test
 
 import (
-	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vzcluster/vzcluster/runtime"
+	"github.com/vzcluster/vzcluster/runtime/orphans"
 )
 
-// TestEndFromInside tells a reboot from a halt, and both from an init that was killed.
+// TestEndFromInside tells a reboot from a halt, and both from an init that was killed: as a parent, by how init has ended,
+// and afterwards by its last words.
 func TestEndFromInside(t *testing.T) {
 	h, s := newHost(t)
-	if !newerKernel(6, 15) { // and where init is slow, older ones do
-		t.Skip("the kernel does not say how a process that is no child has ended")
-	}
-	for command, want := range map[string]runtime.End{"reboot": runtime.Rebooted, "poweroff": runtime.Halted, "kill -9 1": ""} {
+	must(t, orphans.Adopt())
+	t.Cleanup(func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) })
+	for command, want := range map[string]struct{ end, words runtime.End }{
+		"reboot": {runtime.Rebooted, runtime.Rebooted}, "poweroff": {runtime.Halted, runtime.Halted}, "halt": {runtime.Halted, runtime.Halted},
+		"reboot -f": {runtime.Rebooted, ""}, "poweroff -f": {runtime.Halted, ""}, "": {},
+	} {
 		must(t, h.Start(t.Context(), s))
 		h.counting()
 		end := make(chan runtime.End, 1)
@@ -26,23 +29,17 @@ func TestEndFromInside(t *testing.T) {
 			}
 			end <- is
 		}()
-		if want == "" {
+		if command == "" {
 			must(t, h.Kill(t.Context(), 101))
 		} else {
 			h.run(command)
 		}
-		if got := <-end; got != want {
-			t.Errorf("after %s it %q, want %q", command, got, want)
+		if got := <-end; got != want.end {
+			t.Errorf("after %q it %q, want %q", command, got, want.end)
+		}
+		words, err := h.LastWords(101)
+		if must(t, err); words != want.words {
+			t.Errorf("after %q its last words mean %q, want %q", command, words, want.words)
 		}
 	}
-}
-
-func newerKernel(major, minor int) bool {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return false
-	}
-	var a, b int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
-	return err == nil && (a > major || a == major && b >= minor)
 }

@@ -334,25 +334,6 @@ func (e *Engine) DiskUsage(id int) (runtime.DiskUsage, error) { return e.Roots.U
 // Usage says what a container uses now.
 func (e *Engine) Usage(id int) (runtime.Usage, error) { return e.Cgroups.Usage(id) }
 
-// WaitEnd is Wait, and says how it ended: init is ended by the kernel with a signal of its own when it reboots or halts.
-func (e *Engine) WaitEnd(ctx context.Context, id int) (runtime.End, error) {
-	st, err := e.OCI.Status(id)
-	if err != nil || !st.Running {
-		return "", err
-	}
-	status, err := waitStatus(ctx, st.PID)
-	if err != nil || !status.Signaled() {
-		return "", err
-	}
-	switch status.Signal() {
-	case unix.SIGHUP:
-		return runtime.Rebooted, nil
-	case unix.SIGINT:
-		return runtime.Halted, nil
-	}
-	return "", nil
-}
-
 // Beans counts what a container uses, and how often it met a limit.
 func (e *Engine) Beans(id int) ([]runtime.Bean, error) { return e.Cgroups.Beans(id) }
 

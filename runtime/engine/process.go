@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,18 +26,12 @@ func waitPID(ctx context.Context, pid int) error {
 	return awaitEnd(ctx, pid, func(syscall.RawConn) {})
 }
 
-// waitStatus also returns how it ended; zero: that is not known, as on kernels before 6.15 when its parent was quicker.
+// waitStatus also returns how it ended; zero: that is not known, because its parent, who is another one, was quicker.
 func waitStatus(ctx context.Context, pid int) (status unix.WaitStatus, err error) {
 	err = awaitEnd(ctx, pid, func(conn syscall.RawConn) {
-		for range exitTries { // until its parent has taken note of its end one file tells, and then the kernel
-			var err error
-			if status, err = zombieStatus(pid); err == nil {
-				return
-			}
-			if conn.Control(func(fd uintptr) { status, err = exitStatus(fd) }) != nil || err == nil {
-				return
-			}
-			time.Sleep(exitPause)
+		var own bool
+		if err := conn.Control(func(fd uintptr) { status, own = ownStatus(int(fd)) }); err == nil && !own {
+			status, _ = zombieStatus(pid)
 		}
 	})
 	return status, err
@@ -75,23 +68,29 @@ func awaitEnd(ctx context.Context, pid int, ended func(pidfd syscall.RawConn)) e
 	return nil
 }
 
-// How often, and how long apart, the kernel is asked how a process has ended.
+// Of struct siginfo.
 const (
-	exitTries = 20
-	exitPause = 5 * time.Millisecond
+	cldExited    = 1
+	statusOffset = 24
 )
 
-// pidfdInfo is the kernel's struct pidfd_info.
-type pidfdInfo struct {
-	mask, cgroup uint64
-	ids          [11]uint32
-	exit         int32
+// ownStatus reads how a child has ended, and takes note of that; own: it is one.
+func ownStatus(pidfd int) (status unix.WaitStatus, own bool) {
+	var info unix.Siginfo
+	for {
+		switch err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil); err {
+		case nil:
+			n := *(*int32)(unsafe.Add(unsafe.Pointer(&info), statusOffset))
+			if info.Code == cldExited {
+				n <<= 8
+			}
+			return unix.WaitStatus(n), true
+		case unix.EINTR:
+		default:
+			return 0, false
+		}
+	}
 }
-
-const (
-	pidfdGetInfo  = 0xC040FF0B // _IOWR(0xFF, 11, struct pidfd_info)
-	pidfdInfoExit = 1 << 3
-)
 
 // zombieStatus reads how a process has ended of which nobody has taken note yet.
 func zombieStatus(pid int) (unix.WaitStatus, error) {
@@ -105,16 +104,4 @@ func zombieStatus(pid int) (unix.WaitStatus, error) {
 	}
 	n, err := strconv.ParseInt(f[len(f)-1], 10, 32)
 	return unix.WaitStatus(n), err
-}
-
-// exitStatus asks the kernel how a process that has ended did so.
-func exitStatus(pidfd uintptr) (unix.WaitStatus, error) {
-	info := pidfdInfo{mask: pidfdInfoExit}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd, pidfdGetInfo, uintptr(unsafe.Pointer(&info))); errno != 0 {
-		return 0, errno
-	}
-	if info.mask&pidfdInfoExit == 0 {
-		return 0, unix.EAGAIN
-	}
-	return unix.WaitStatus(info.exit), nil
 }

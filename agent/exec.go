@@ -35,15 +35,26 @@ func (m *member) handleLogs(w http.ResponseWriter, r *http.Request) {
 	m.toOwner(w, r, "logs", m.handleOwnerLogs)
 }
 
-// toOwner has a request answered by the container's owner, whom this replica or else the leader knows.
+// toOwner has a request answered by the container's owner, whom this replica or else the leader knows. While there is no
+// leader an unknown container may just not have come to this replica, as after a restart of the agent: that is waited for.
 func (m *member) toOwner(w http.ResponseWriter, r *http.Request, what string, here http.HandlerFunc) {
+	ctx, cancel := context.WithTimeout(r.Context(), m.timing.Quorum)
+	defer cancel()
 	c, err := m.find(r.PathValue("ct"))
-	if err != nil {
+	for err != nil {
 		leader, mine := m.leader()
-		if mine || leader == "" || r.Header.Get(headerHops) != "" || !m.passOn(leader, w, r) {
+		if mine || r.Header.Get(headerHops) != "" {
 			respond(w, nil, err)
+			return
 		}
-		return
+		if leader != "" && leader != m.name && m.passOn(leader, w, r) {
+			return
+		}
+		if m.pause(ctx) != nil {
+			respond(w, nil, errNoQuorum())
+			return
+		}
+		c, err = m.find(r.PathValue("ct"))
 	}
 	if c.Host == m.name {
 		r.SetPathValue("id", strconv.Itoa(c.ID))

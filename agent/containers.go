@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,7 +54,10 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 // wanted is what a request asks for, without what tells its containers apart.
 func wanted(req api.CreateRequest, t *cluster.Template) cluster.Container {
 	c := cluster.Container{
-		Template: t.Name, Digest: t.Digest, Limits: req.Limits, Labels: req.Labels, Rules: req.Rules, Desired: cluster.WantStopped,
+		Template: t.Name, Digest: t.Digest, Limits: req.Limits, Labels: req.Labels, Rules: req.Rules, Mounts: req.Mounts, Desired: cluster.WantStopped,
+	}
+	if slices.ContainsFunc(c.Mounts, func(m cluster.Mount) bool { return !m.Shared }) && c.Rules.Pinned == "" {
+		c.Rules.Pinned = req.Host // what is mounted is there only
 	}
 	if req.Start {
 		c.Desired = cluster.WantRunning

@@ -157,7 +157,13 @@ func (mv *mover) Check(_ context.Context, id int) (api.Verdict, error) {
 	if err != nil {
 		return api.Verdict{}, err
 	}
-	v := api.Verdict{Blockers: append([]api.Blocker{}, migrate.Preflight(scan)...), Notes: migrate.Notes(scan)}
+	var folders []runtime.Folder
+	if m := mv.a.member.Load(); m != nil {
+		if c := m.store.State().Container(id); c != nil {
+			folders = foldersOf(c)
+		}
+	}
+	v := api.Verdict{Blockers: append([]api.Blocker{}, migrate.Preflight(scan, folders...)...), Notes: migrate.Notes(scan)}
 	v.OK = len(v.Blockers) == 0
 	return v, nil
 }

@@ -340,10 +340,19 @@ func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
 	if m.deps.Resolver != nil {
 		spec.Search = DNSDomain
 	}
+	spec.Folders = foldersOf(c)
 	var err error
 	nics, err := nicsOf(s, c)
 	spec.NICs = shaped(nics, spec.Limits.Net)
 	return spec, err
+}
+
+// foldersOf are the folders of hosts that a container has.
+func foldersOf(c *cluster.Container) (out []runtime.Folder) {
+	for _, f := range c.Mounts {
+		out = append(out, runtime.Folder{Source: f.Source, Path: f.Path, ReadOnly: f.ReadOnly, Shared: f.Shared})
+	}
+	return out
 }
 
 // maxNameServers is how many a resolver looks at.

@@ -99,6 +99,7 @@ type Container struct {
 	Digest     string            `json:"digest"` // of the template
 	Limits     Limits            `json:"limits"`
 	Rules      Rules             `json:"rules,omitzero"`
+	Mounts     []Mount           `json:"mounts,omitempty"` // folders of hosts that it has
 	Hostname   string            `json:"hostname"`
 	Addresses  []string          `json:"addresses"` // CIDR notation
 	MAC        string            `json:"mac"`

@@ -210,6 +210,9 @@ func (s *State) checkChange(old, ct *Container) error {
 	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
 		return err
 	}
+	if err := ct.checkMounts(); err != nil {
+		return err
+	}
 	if old.Waits() {
 		return nil // whether a host has room is asked when it gets one
 	}

@@ -84,6 +84,9 @@ func (s *State) create(ct *Container, ip string, waits bool) error {
 	if err := checkRules(&ct.Rules, ct.Limits); err != nil {
 		return err
 	}
+	if err := ct.checkMounts(); err != nil {
+		return err
+	}
 	if err := s.chooseID(ct); err != nil {
 		return err
 	}

@@ -57,9 +57,17 @@ var protocols = []string{
 	"TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM", "NETLINK", "PACKET", "",
 }
 
-// Preflight names everything in a container that would make a live migration fail. It freezes and changes nothing.
-func Preflight(scan runtime.Scan) []Blocker {
+// Preflight names everything in a container, which has folders of its host, that would make a live migration fail. It freezes and changes nothing.
+func Preflight(scan runtime.Scan, folders ...runtime.Folder) []Blocker {
 	var out []Blocker
+	for _, f := range folders {
+		if !f.Shared {
+			out = append(out, Blocker{
+				What:   fmt.Sprintf("the folder %s of its host is mounted on %s", f.Source, f.Path),
+				Remedy: "make it storage that all hosts have and create the container with --bind " + f.Source + ":" + f.Path + ":shared",
+			})
+		}
+	}
 	own := map[string]string{}
 	for _, p := range scan.Processes {
 		if p.PID == scan.Init {
@@ -75,7 +83,10 @@ func Preflight(scan runtime.Scan) []Blocker {
 			out = append(out, Blocker{Process: fmt.Sprintf("%d %s", p.PID, p.Name), Unit: p.Unit, What: what, Remedy: remedy})
 		}
 	}
-	return append(out, mountBlockers(scan.Mounts)...)
+	isFolder := func(m runtime.Mount) bool {
+		return slices.ContainsFunc(folders, func(f runtime.Folder) bool { return f.Path == m.Path })
+	}
+	return append(out, mountBlockers(slices.DeleteFunc(slices.Clone(scan.Mounts), isFolder))...)
 }
 
 // outsider is the blocker that a process from outside is: a checkpoint would lose it without a word.

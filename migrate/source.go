@@ -189,7 +189,7 @@ func (m *move) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if blockers := Preflight(scan); len(blockers) > 0 {
+	if blockers := Preflight(scan, m.spec.Folders...); len(blockers) > 0 {
 		return fmt.Errorf("%w: %s", ErrRefused, blockers[0])
 	}
 	return nil

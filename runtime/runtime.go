@@ -11,6 +11,8 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 )
 
 // Errors that callers tell apart.
@@ -178,8 +180,22 @@ type Spec struct {
 	UIDBase    uint32
 	Limits     Limits
 	NICs       []NIC
+	Folders    []Folder // of the host, that it has besides its root
 	DNS        []string // name servers
 	Search     string   // DNS search domain
+}
+
+// Folder is one of the host that a container sees as its own.
+type Folder struct {
+	Source   string // on the host
+	Path     string // inside
+	ReadOnly bool
+	Shared   bool // it is the same storage on every host
+}
+
+// FolderMount is where Roots mounts a container's folders, beside the given root.
+func FolderMount(root string, index int) string {
+	return filepath.Join(filepath.Dir(root), "folders", strconv.Itoa(index))
 }
 
 // Status is what the kernel says about a container.
@@ -498,7 +514,7 @@ type OCI interface {
 	// Volatile lists the folders of a root that must be there and empty when a container boots, outer ones first.
 	Volatile() []Dir
 	// Checkpoint describes a container with the given root to a checkpointer.
-	Checkpoint(root, cgroup string) (binds []Bind, masked []string)
+	Checkpoint(spec Spec, root, cgroup string) (binds []Bind, masked []string)
 	// Prepare leaves the runtime's record of a container that is going to be restored, without a process.
 	Prepare(ctx context.Context, spec Spec, root, cgroup string) error
 	// Adopt makes a prepared record name the init that was restored.

@@ -200,6 +200,7 @@ type CreateRequest struct {
 	Host     string            `json:"host,omitempty"` // pin; empty: the leader places
 	Labels   map[string]string `json:"labels,omitempty"`
 	Rules    cluster.Rules     `json:"rules,omitzero"`
+	Mounts   []cluster.Mount   `json:"mounts,omitempty"` // one that is not shared needs Host
 	Start    bool              `json:"start"`
 	// WaitForRoom has it wait where no host has room; else it is refused.
 	WaitForRoom bool `json:"wait_for_room,omitempty"`

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +90,32 @@ func TestStorageDrivers(t *testing.T) {
 	}
 }
 
+// folders has containers with folders of the hosts: the lab's hosts have this machine's disk in common.
+func (k *kit) folders() {
+	k.t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "vzfolders")
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { os.RemoveAll(dir) })
+	k.run("local", "busybox", "--bind", dir+":/data:ro", "--host", "host1")
+	k.run("shared", "busybox", "--bind", dir+":/data:shared", "--host", "host1")
+	k.refused(2, []string{"of which", "--host"}, "create", "other", "--template", "busybox", "--bind", dir+":/data")
+	k.refused(2, []string{"belongs to the kernel"}, "create", "other", "--template", "busybox", "--bind", "/proc/1:/data", "--host", "host1")
+	k.inside("shared", "echo one > /data/f; tail -f /data/f > /root/log 2>&1 &")
+	k.vz("migrate", "shared", "host2")
+	if got := k.inside("shared", "echo two >> /data/f; cat /data/f") + k.inside("local", "cat /data/f"); got != "one\ntwoone\ntwo" {
+		k.t.Errorf("in the shared folder there is %q", got)
+	}
+	k.refused(4, []string{"pinned to host1"}, "migrate", "local", "host2")
+	k.refused(4, []string{"pinned to host1"}, "migrate", "local", "--check-only")
+	k.vz("destroy", "-y", "--now", "local")
+	k.vz("destroy", "-y", "--now", "shared")
+	if b, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(b) != "one\ntwo\n" {
+		k.t.Errorf("the containers are gone, and their folder has %q: %v", b, err)
+	}
+}
+
 // keepsAndCopies has a container with snapshots on a host: one that came with it, made by another driver, and one made there.
 func (k *kit) keepsAndCopies(host string) {
 	k.t.Helper()
@@ -132,3 +160,6 @@ func (k *kit) killAgent(host string) {
 		k.t.Fatal(err)
 	}
 }
+
+// TestFolders of hosts that have the same disk, and of one host.
+func TestFoldersOfHosts(t *testing.T) { sharedLab(t).folders() }

@@ -18,6 +18,7 @@ func createFlags() []cli.Flag {
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
 		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDRS` of the pools between commas, auto, auto4, auto6, or none"},
 		&cli.StringFlag{Name: "host", Usage: "put it on `HOST` (the endpoint is -H here); default: the leader chooses"},
+		&cli.StringSliceFlag{Name: "bind", Usage: "mount a folder of the host, `FOLDER:PATH[:ro][:shared]`; shared: every host has the same; may be repeated"},
 		&cli.StringSliceFlag{Name: "label", Usage: "`K=V`, may be repeated"},
 		&cli.StringFlag{Name: "name", Usage: "`NAME`, unique in the cluster; default: ct<CTID>"},
 		&cli.IntFlag{Name: "count", Value: 1, Usage: "`N` of them as one plan, named NAME-1 to NAME-N: all or none"},
@@ -159,6 +160,9 @@ func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.Cre
 	}
 	if r.IP, err = flagValue(c, "ip", parseIP); err != nil {
 		return r, err
+	}
+	if r.Mounts, err = parseBinds(c.StringSlice("bind")); err != nil {
+		return r, usagef(c, "bind: %v", err)
 	}
 	if r.Labels, err = parseLabels(c.StringSlice("label")); err != nil {
 		return r, usagef(c, "label: %v", err)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/vzcluster/vzcluster/cluster"
 )
 
 // parseSize reads bytes, or K, M, G, T in powers of 1024, also with fractions: 512M, 1.5G. A trailing B or iB is
@@ -99,6 +101,32 @@ func parseLabels(pairs []string) (map[string]string, error) {
 		labels[k] = v
 	}
 	return labels, nil
+}
+
+// parseBinds reads folders of hosts as create takes them.
+func parseBinds(words []string) (out []cluster.Mount, err error) {
+	for _, w := range words {
+		parts := strings.Split(w, ":")
+		if len(parts) < 2 {
+			return nil, fmt.Errorf("%s names no folder inside, write for example /srv/data:/data:ro", orNothing(w))
+		}
+		m := cluster.Mount{Source: parts[0], Path: parts[1]}
+		for _, option := range parts[2:] {
+			switch option {
+			case "ro":
+				m.ReadOnly = true
+			case "shared":
+				m.Shared = true
+			default:
+				return nil, fmt.Errorf("%s: %s is neither ro nor shared", w, orNothing(option))
+			}
+		}
+		if err := m.Check(); err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
 }
 
 // parseDuration reads 90s, 2m, 1h30m; plain numbers are seconds.

@@ -84,13 +84,14 @@ func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages *runtime.
 	if !st.Running {
 		return fmt.Errorf("container %d: %w", s.ID, runtime.ErrNotRunning)
 	}
-	ct := e.describe(s.ID, root)
+	ct := e.describe(s, root)
 	ct.Pages = pages
 	return e.Checkpoints.Dump(ct, st.PID, images, ready)
 }
 
-func (e *Engine) describe(id int, root string) runtime.Checkpoint {
-	binds, masked := e.OCI.Checkpoint(root, e.Cgroups.Path(id))
+func (e *Engine) describe(s runtime.Spec, root string) runtime.Checkpoint {
+	id := s.ID
+	binds, masked := e.OCI.Checkpoint(s, root, e.Cgroups.Path(id))
 	return runtime.Checkpoint{
 		Root: root, Binds: binds, Masked: masked, Cgroup: e.Cgroups.Path(id), Freezer: e.Cgroups.Freezer(id),
 		PIDs: func() ([]int, error) { return e.Cgroups.PIDs(id) },
@@ -173,7 +174,7 @@ func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (er
 		return err
 	}
 	var plug plugging
-	pid, err := e.Checkpoints.Restore(e.describe(s.ID, root), images, runtime.RestoreHooks{
+	pid, err := e.Checkpoints.Restore(e.describe(s, root), images, runtime.RestoreHooks{
 		Namespaces: func(pid int) error {
 			plug.begin(func() error { return e.Network.Plug(s.ID, pid, s.NICs, true) })
 			return nil

@@ -80,12 +80,20 @@ func idmap(base uint32) (*os.File, error) {
 
 // bindMapped mounts the directory from at to, with the ids of a user namespace and more mount attributes.
 func bindMapped(from, to string, ids *os.File, attributes uint64) error {
+	return bind(from, to, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attributes, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(ids.Fd())})
+}
+
+// bindPlain mounts it with the ids that it has.
+func bindPlain(from, to string, attributes uint64) error {
+	return bind(from, to, unix.MountAttr{Attr_set: attributes, Propagation: unix.MS_PRIVATE})
+}
+
+func bind(from, to string, attr unix.MountAttr) error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return &os.PathError{Op: "open_tree", Path: from, Err: err}
 	}
 	defer unix.Close(tree)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attributes, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(ids.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return fmt.Errorf("the file system of %s takes no idmapped mount (kernel 5.12 and ext4, btrfs or xfs are needed): %w", from, err)
 	}

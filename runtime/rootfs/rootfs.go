@@ -157,7 +157,7 @@ func (r *Roots) Mount(ctx context.Context, spec runtime.Spec, template string) (
 	if mounted, err := mountinfo.Mounted(root); err != nil {
 		return "", fmt.Errorf("look at the root of container %d: %w", spec.ID, err)
 	} else if mounted {
-		return root, nil
+		return root, r.mountFolders(spec)
 	}
 	if spec.UIDBase < runtime.UIDs {
 		return "", fmt.Errorf("container %d: uid base %d overlaps the host's own users; give it a range from %d up", spec.ID, spec.UIDBase, runtime.UIDs)
@@ -172,6 +172,9 @@ func (r *Roots) Mount(ctx context.Context, spec runtime.Spec, template string) (
 	// The overlay holds its own clones of both mounts: nobody needs to see them from now on.
 	if err := errors.Join(err, r.unbind(spec.ID)); err != nil {
 		return "", err
+	}
+	if err := r.mountFolders(spec); err != nil {
+		return "", errors.Join(err, r.Unmount(spec.ID))
 	}
 	return root, nil
 }
@@ -242,7 +245,7 @@ func (r *Roots) overlay(ctx context.Context, id int) error {
 
 // Unmount unmounts the root (idempotent). A root that is busy is detached: it goes when its last user does.
 func (r *Roots) Unmount(id int) error {
-	if err := errors.Join(r.unbind(id), unmount(r.path(id, "root")), r.storage.Close(r.path(id, "layer"))); err != nil {
+	if err := errors.Join(r.unbind(id), r.unmountFolders(id), unmount(r.path(id, "root")), r.storage.Close(r.path(id, "layer"))); err != nil {
 		return fmt.Errorf("unmount the root of container %d: %w", id, err)
 	}
 	return nil

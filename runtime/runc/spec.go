@@ -42,7 +42,7 @@ func (r *Runc) spec(s runtime.Spec, root, cgroup string) (*specs.Spec, error) {
 				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 			},
 		},
-		Mounts: append(r.mounts(root, cgroup), r.figures()...),
+		Mounts: slices.Concat(r.mounts(root, cgroup), r.figures(), folders(s, root)),
 		Linux: &specs.Linux{
 			CgroupsPath: cgroup,
 			UIDMappings: ids,
@@ -122,6 +122,18 @@ func (r *Runc) figures() (ms []specs.Mount) {
 	return ms
 }
 
+// folders are those of the host, which are mounted with the container's ids beside its root.
+func folders(s runtime.Spec, root string) (ms []specs.Mount) {
+	for i, f := range s.Folders {
+		options := []string{"bind", "nosuid", "nodev"}
+		if f.ReadOnly {
+			options = append(options, "ro")
+		}
+		ms = append(ms, specs.Mount{Destination: f.Path, Type: "bind", Source: runtime.FolderMount(root, i), Options: options})
+	}
+	return ms
+}
+
 // figureBinds are the same as a checkpoint knows them. A container that comes from a host that has them sees the host's
 // own figures where this one has not.
 func (r *Runc) figureBinds() (bs []runtime.Bind) {
@@ -166,12 +178,15 @@ func masked() []string {
 }
 
 // Checkpoint implements runtime.OCI.
-func (r *Runc) Checkpoint(root, cgroup string) ([]runtime.Bind, []string) {
+func (r *Runc) Checkpoint(s runtime.Spec, root, cgroup string) ([]runtime.Bind, []string) {
 	var binds []runtime.Bind
 	for _, m := range r.mounts(root, cgroup) {
 		if m.Type == "bind" {
 			binds = append(binds, runtime.Bind{Path: m.Destination, Source: m.Source})
 		}
+	}
+	for i, f := range s.Folders {
+		binds = append(binds, runtime.Bind{Path: f.Path, Source: runtime.FolderMount(root, i)})
 	}
 	return append(binds, r.figureBinds()...), masked()
 }

@@ -62,7 +62,7 @@ func TestSecureByDefault(t *testing.T) {
 func TestMountsCheckpointFast(t *testing.T) {
 	for _, unified := range []bool{false, true} {
 		r := New(Config{Bundles: "/ct", Unified: unified})
-		binds, masked := r.Checkpoint("/ct/101/root", "/vz/101")
+		binds, masked := r.Checkpoint(runtime.Spec{}, "/ct/101/root", "/vz/101")
 		known := map[string]string{}
 		for _, b := range binds {
 			known[b.Path] = b.Source

@@ -14,6 +14,9 @@ import (
 // leaderTick is how often the leader looks around when nothing changes: a host's death has no other signal.
 const leaderTick = time.Second
 
+// emptyEvery is how often the leader looks through the trash: what is in it stays for hours.
+const emptyEvery = time.Minute
+
 // watchLeadership starts the leader's duties when this host gains leadership and stops them, and waits for their end,
 // when it loses it. It is the only one to do so.
 func (m *member) watchLeadership(ctx context.Context) error {
@@ -64,6 +67,7 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 	m.log.Info("this host leads the cluster")
 	started := time.Now()
 	var habits habits
+	var emptied time.Time
 	defer m.beside.Wait()
 	deadSince := map[string]time.Time{}
 	tick := time.NewTicker(leaderTick)
@@ -78,7 +82,10 @@ func (m *member) duties(ctx context.Context, done *sync.WaitGroup) {
 			m.log.Warn("the moves of hosts that are down could not be given up", "error", err)
 		}
 		m.carryOutPlans(ctx, done)
-		m.emptyTrash(ctx, time.Now())
+		if time.Since(emptied) > emptyEvery {
+			emptied = time.Now()
+			m.emptyTrash(ctx, emptied)
+		}
 		m.drivePower(ctx)
 		if err := m.automate(ctx, &habits, time.Now()); err != nil && ctx.Err() == nil {
 			m.log.Warn("what the cluster does by itself was not done", "error", err)

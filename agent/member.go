@@ -42,6 +42,7 @@ type member struct {
 
 	ruling   atomic.Bool  // the leader, and past its first barrier
 	placing  sync.Mutex   // held from a placement's decision to its commit: the next one sees what it took
+	kept     keptRoom     // guarded by placing
 	orders   []*order     // that wait for placing
 	ordering sync.Mutex   // guards orders
 	images   sync.RWMutex // read-held while a template is on its way into store and state, held to remove others

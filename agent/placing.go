@@ -28,6 +28,7 @@ type order struct {
 	waits bool                   // what fits nowhere waits for room
 
 	placed []cluster.NewContainer // items with their decision
+	taken  []scheduler.Placement  // what that takes of the room, by item; of no host for what waits
 	made   []cluster.Created
 	err    error
 	short  bool // of room
@@ -88,17 +89,22 @@ func (m *member) fulfilAll(orders []*order) {
 		}
 		if quiet := m.quietHosts(ctx, orders); len(quiet) > 0 {
 			silent = append(silent, quiet...)
+			for _, o := range orders {
+				o.release(room)
+			}
 			continue
 		}
 		m.commit(ctx, orders, try == maxPlacements)
+		for _, o := range orders {
+			o.keep(room)
+		}
 		try++
 	}
 }
 
 // decide chooses a host for each container of the order.
 func (o *order) decide(room *scheduler.Placer) {
-	o.placed = slices.Clone(o.items)
-	var taken []scheduler.Placement
+	o.placed, o.taken = slices.Clone(o.items), nil
 	for i := range o.placed {
 		item := &o.placed[i]
 		d := room.Place(request(&o.specs[item.Spec], item.Host))
@@ -106,20 +112,42 @@ func (o *order) decide(room *scheduler.Placer) {
 		switch {
 		case d.Host != "":
 			room.Put(d)
-			taken = append(taken, d)
 		case !o.waits:
-			for _, t := range slices.Backward(taken) {
-				room.Take(t)
-			}
+			o.release(room)
 			o.short = true
 			why := d.Why
 			if len(o.items) > 1 {
-				why = fmt.Sprintf("%d of %d containers have room, and none is created: %s", len(taken), len(o.items), d.Why)
+				why = fmt.Sprintf("%d of %d containers have room, and none is created: %s", i, len(o.items), d.Why)
 			}
 			o.fail(api.Errorf(api.CodeNoFit, "'vzcluster place --why' explains each host, and --wait-for-room has it wait", "%s", why))
 			return
 		}
+		o.taken = append(o.taken, d)
 	}
+}
+
+// release gives back what an order has taken of the room and does not need.
+func (o *order) release(room *scheduler.Placer) {
+	for _, t := range slices.Backward(o.taken) {
+		if t.Host != "" {
+			room.Take(t)
+		}
+	}
+	o.taken = nil
+}
+
+// keep has what was created keep its room, and gives back that of what was not.
+func (o *order) keep(room *scheduler.Placer) {
+	if o.made == nil {
+		o.release(room)
+		return
+	}
+	for i, t := range o.taken {
+		if t.Host != "" {
+			room.Keep(t, o.made[i].Container.ID)
+		}
+	}
+	o.taken = nil
 }
 
 // quietHosts returns the chosen hosts whose agents take no connections.
@@ -209,7 +237,7 @@ func (m *member) placeWaiting(ctx context.Context) error {
 		case err != nil:
 			return err
 		case d.Host != "":
-			room.Put(d)
+			room = m.room()
 		}
 	}
 	return nil
@@ -218,15 +246,6 @@ func (m *member) placeWaiting(ctx context.Context) error {
 // errWaits is what is answered to what only a container on a host can do.
 func errWaits(c *cluster.Container) error {
 	return api.Errorf(api.CodeConflict, "see 'vzcluster show "+c.Name+"'", "%s waits for room, it is on no host yet: %s", c.Ref(), c.Detail)
-}
-
-// room is what the hosts have left, for several containers to be placed.
-func (m *member) room(silent ...string) *scheduler.Placer {
-	snap := m.snapshot("")
-	for i, h := range snap.Hosts {
-		snap.Hosts[i].Alive = h.Alive && !slices.Contains(silent, h.Name)
-	}
-	return scheduler.NewPlacer(snap)
 }
 
 func request(c *cluster.Container, pin string) scheduler.Request {

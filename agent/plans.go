@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,20 +18,16 @@ import (
 
 // snapshot is the cluster as the scheduler sees it; digest is the template of what is to be placed, if any.
 func (m *member) snapshot(digest string) scheduler.Snapshot {
-	s := m.store.State()
+	return m.snapshotOf(m.store.State(), digest)
+}
+
+func (m *member) snapshotOf(s *cluster.State, digest string) scheduler.Snapshot {
 	a := s.Automation().WithDefaults()
 	snap := scheduler.Snapshot{Policy: s.Policy(), Now: time.Now(), Moves: map[int]*cluster.MoveResult{}, Gain: float64(a.MinGain)}
 	t := s.TemplateByDigest(digest)
-	for _, h := range s.Hosts() {
-		v := scheduler.HostView{
-			Name: h.Name, State: h.State, Labels: h.Labels, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h), Reserved: s.Reserved(h.Name),
-		}
-		if t != nil {
-			for _, has := range t.Hosts {
-				v.HasTemplate = v.HasTemplate || has == h.Name
-			}
-		}
-		snap.Hosts = append(snap.Hosts, v)
+	snap.Hosts = m.hostViews(s)
+	for i, v := range snap.Hosts {
+		snap.Hosts[i].HasTemplate = t != nil && slices.Contains(t.Hosts, v.Name)
 	}
 	for _, c := range s.Containers() {
 		snap.Containers = append(snap.Containers, *c)
@@ -39,6 +36,16 @@ func (m *member) snapshot(digest string) scheduler.Snapshot {
 		}
 	}
 	return snap
+}
+
+// hostViews are the hosts as the scheduler sees them.
+func (m *member) hostViews(s *cluster.State) (views []scheduler.HostView) {
+	for _, h := range s.Hosts() {
+		views = append(views, scheduler.HostView{
+			Name: h.Name, State: h.State, Labels: h.Labels, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h), Reserved: s.Reserved(h.Name),
+		})
+	}
+	return views
 }
 
 func newOperationID() string {

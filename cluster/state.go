@@ -32,7 +32,8 @@ type State struct {
 	highID     int    // the highest CTID ever used
 	generation uint64 // the highest generation that a removed container ever had
 
-	changed bool // while a command is applied: whether it changed anything
+	last    *change // of a container
+	changed bool    // while a command is applied: whether it changed anything
 	// Computed when first asked for, once per State.
 	hostList      func() []*Host
 	hostAddresses func() map[netip.Addr]string
@@ -51,6 +52,7 @@ func NewState() *State {
 		moves:      map[int]*MoveResult{},
 		networks:   map[string]*Network{},
 		nextID:     FirstCTID,
+		last:       &change{},
 	}
 	s.hostsChanged()
 	s.touch()

@@ -262,6 +262,7 @@ func (t *table) holder(a netip.Addr) string {
 // putContainer records a container as it is now.
 func (s *State) putContainer(c *Container) {
 	s.containers.replace(s.claim(s.containers.get(c.ID)), s.claim(c))
+	s.noteChange(c.ID)
 	s.touch()
 }
 
@@ -278,5 +279,6 @@ func (s *State) claim(c *Container) claim {
 
 func (s *State) dropContainer(c *Container) {
 	s.containers.replace(s.claim(c), claim{})
+	s.noteChange(c.ID)
 	s.touch()
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -90,5 +91,26 @@ func BenchmarkCreateAmong50000(b *testing.B) {
 	s := filled(b, bigHosts(b, 3), 50_000, 3)
 	for b.Loop() {
 		filled(b, s, 1, 3)
+	}
+}
+
+func TestChangedSince(t *testing.T) {
+	old := must(t, NewState(), threeHosts()...)
+	old = must(t, old, create(101, "h1"), create(102, "h1"))
+	now := must(t, old, create(103, "h2"), SetDesired{ID: 101, Desired: WantDestroyed}, AddToken{token("t9")})
+	if ids, known := now.ChangedSince(old); !known || !slices.Equal(ids, []int{101, 103}) {
+		t.Errorf("%v have changed, %v", ids, known)
+	}
+	if ids, known := now.ChangedSince(now); !known || len(ids) != 0 {
+		t.Errorf("%v have changed since now", ids)
+	}
+	if _, known := old.ChangedSince(now); known {
+		t.Error("an older state comes from a newer one")
+	}
+	for range keptChanges {
+		now = must(t, now, SetDesired{ID: 102, Desired: WantRunning, Restart: true})
+	}
+	if ids, known := now.ChangedSince(old); known {
+		t.Errorf("%d changes are still known", len(ids))
 	}
 }

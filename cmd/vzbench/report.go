@@ -44,6 +44,13 @@ func absolute(name, unit string, ours []float64, goal float64) result {
 	return result{Case: name, Unit: unit, Ours: median(ours), OursP99: percentile(ours, 99), Goal: &goal, Runs: len(ours)}.judge()
 }
 
+// beside shows a floor that was measured in the same run; the goal stays one for ours.
+func (r result) beside(floor []float64) result {
+	f := median(floor)
+	r.Floor = &f
+	return r
+}
+
 // judge compares with the goal.
 func (r result) judge() result {
 	if r.Goal == nil || r.Runs == 0 {

@@ -258,7 +258,7 @@ func durable(ctx context.Context, b *bench, runs int) ([]result, error) {
 	ask := func(name string) api.CreateRequest {
 		return api.CreateRequest{Name: name, Template: "busybox", IP: "none", Limits: cluster.Limits{RAM: cluster.MinRAM, CPUUnits: 1024}}
 	}
-	const batch = 1000
+	const batch, batchBytes = 1000, 180 // of an item in the log
 	var each, single []float64
 	for run := range runs {
 		var r api.CreateManyRequest
@@ -279,9 +279,21 @@ func durable(ctx context.Context, b *bench, runs int) ([]result, error) {
 		}
 		b.say("durable: %.0f us each of %d, one by itself %.1f ms (p99 %.1f)", each[run], batch, median(single), percentile(single, 99))
 	}
+	floor, err := bareVoters(b.dir, batch*batchBytes, 20)
+	if err != nil {
+		return nil, err
+	}
+	one, err := bareVoters(b.dir, 600, 100)
+	if err != nil {
+		return nil, err
+	}
+	for i := range floor {
+		floor[i] *= 1000.0 / batch
+	}
+	b.say("durable: three bare voters take %.0f us each of %d, %.1f ms for one", median(floor), batch, median(one))
 	return []result{
-		absolute("durable placement, batches of 1,000", "us", each, goalDurable),
-		absolute("p99 of one by itself", "ms", []float64{percentile(single, 99)}, goalSingle),
+		absolute("durable placement, batches of 1,000", "us", each, goalDurable).beside(floor),
+		absolute("p99 of one by itself", "ms", []float64{percentile(single, 99)}, goalSingle).beside([]float64{percentile(one, 99)}),
 	}, nil
 }
 

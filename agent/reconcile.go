@@ -102,14 +102,20 @@ func (r *reconciler) run(ctx context.Context) error {
 
 // compare pokes the containers of this host that changed between two states.
 func (r *reconciler) compare(old, now *cluster.State) {
-	ids := r.known()
-	for _, s := range []*cluster.State{old, now} {
-		for _, c := range s.On(r.m.name) {
-			ids[c.ID] = true
+	here := r.known()
+	ids, known := now.ChangedSince(old)
+	if !known {
+		ids = slices.Collect(maps.Keys(here))
+		for _, s := range []*cluster.State{old, now} {
+			for _, c := range s.On(r.m.name) {
+				ids = append(ids, c.ID)
+			}
 		}
 	}
-	for id := range ids {
-		if old.Container(id) != now.Container(id) {
+	mine := func(c *cluster.Container) bool { return c != nil && c.Host == r.m.name }
+	for _, id := range ids {
+		was, is := old.Container(id), now.Container(id)
+		if was != is && (here[id] || mine(was) || mine(is)) {
 			r.poke(id)
 		}
 	}
@@ -280,7 +286,7 @@ func (r *reconciler) watch(id int) {
 // sweepImages removes templates that the cluster has forgotten, and that this agent saw being forgotten: an older
 // replica than another host's proves nothing.
 func (r *reconciler) sweepImages(old, now *cluster.State) {
-	if len(now.Templates()) >= len(old.Templates()) && len(now.Containers()) >= len(old.Containers()) {
+	if len(now.Templates()) >= len(old.Templates()) && now.Count() >= old.Count() {
 		return
 	}
 	if !r.m.images.TryLock() {

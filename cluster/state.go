@@ -150,6 +150,9 @@ func (s *State) On(host string) []*Container { return s.containers.on(host) }
 // Waiting returns the containers that no host has room for, by CTID.
 func (s *State) Waiting() []*Container { return s.containers.on("") }
 
+// Count is how many containers there are.
+func (s *State) Count() int { return s.containers.len() }
+
 // CountOn is how many containers a host owns.
 func (s *State) CountOn(host string) int { return s.containers.usage(host).containers }
 

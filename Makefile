@@ -52,7 +52,7 @@ bench-migrate: setup build ## the benchmarks of live migration, about an hour (n
 	$(GO) run ./cmd/vzbench -set migrate -limit 2h
 
 bench-scheduler: setup build ## the benchmarks of the scheduler; VZCLUSTER_TRACES is a folder of public traces (needs root)
-	GOMAXPROCS=1 $(GO) run ./cmd/vzbench -set scheduler -limit 30m
+	$(GO) run ./cmd/vzbench -set scheduler -limit 30m
 
 bench-runtime: setup build ## the benchmarks of containers on one host; -case idle and hundred-systemd are long (needs root)
 	$(GO) run ./cmd/vzbench -set runtime -quick -limit 30m

@@ -160,49 +160,131 @@ func (b *Board) Redo(steps []Step) {
 // makeRoom is how many containers, per hundred that leave an emptied host, may be moved on other hosts to make room.
 const makeRoom = 5
 
-// singly empties one host after the other, the emptiest first, moving others out of the way where that helps.
+// singly empties one host after the other, moving others out of the way where that helps. Of those that can be emptied it
+// takes the one after which the room that is left is least in pieces, so that more can follow.
 func (b *Board) singly(c Compaction, before int) (steps []Step) {
-	var order []int
+	freed, moved, tries, unsafe := 0, before, 0, 0
+	for tries < tryMost && unsafe < unsafeMost && (c.MaxHosts == 0 || freed < c.MaxHosts) {
+		var best []Step
+		most, found := -1.0, 0
+		for _, h := range b.lightestFirst(c) {
+			if tries++; tries > tryMost || found >= chooseAmong || unsafe >= unsafeMost {
+				break
+			}
+			if !b.roomElsewhere(h) {
+				continue
+			}
+			n := len(b.items[h])
+			limit := n + max((moved+n)*makeRoom/100-(len(steps)+before-moved), 0)
+			if c.MaxMoves > 0 {
+				limit = min(limit, c.MaxMoves-len(steps))
+			}
+			if c.Safe != nil {
+				limit = min(limit, n)
+			}
+			for _, to := range []func(*Item, int) int{b.bestBut, b.tightestBut} {
+				more := b.empty(h, limit, to)
+				if more == nil {
+					continue
+				}
+				found++
+				if whole := b.whole(); whole > most {
+					if c.safe() {
+						best, most = more, whole
+					} else {
+						unsafe++
+					}
+				}
+				b.Undo(more)
+			}
+		}
+		if best == nil {
+			return steps
+		}
+		b.Redo(best)
+		moved += len(best) // those that made room are among them: never more than allowed
+		for _, s := range best {
+			if s.From != best[len(best)-1].From {
+				moved--
+			}
+		}
+		steps, freed = append(steps, best...), freed+1
+	}
+	return steps
+}
+
+// How many hosts are tried in all, among how many ways of emptying one is chosen, and how many may be refused as unsafe.
+const (
+	tryMost     = 5000
+	chooseAmong = 100
+	unsafeMost  = 50
+)
+
+// lightestFirst lists the hosts in use that may be emptied.
+func (b *Board) lightestFirst(c Compaction) (order []int) {
 	for h := range b.hosts {
 		if len(b.items[h]) > 0 && !c.Keep(h) && !b.stuckOn(h) {
 			order = append(order, h)
 		}
 	}
 	slices.SortFunc(order, func(x, y int) int { return cmp.Or(cmp.Compare(b.load(x), b.load(y)), b.byRank(x, y)) })
-	freed, moved, failed := 0, before, 0
-	for _, h := range order {
-		if c.MaxHosts > 0 && freed == c.MaxHosts || failed == failMost {
-			break
-		}
-		aside := (moved+len(b.items[h]))*makeRoom/100 - (len(steps) + before - moved)
-		most := len(b.items[h]) + max(aside, 0)
-		if c.MaxMoves > 0 {
-			most = min(most, c.MaxMoves-len(steps))
-		}
-		n := len(b.items[h])
-		if c.Safe != nil {
-			most = min(most, n)
-		}
-		more := b.Empty(h, most)
-		if more != nil && !c.safe() {
-			b.Undo(more)
-			more = nil
-		}
-		if more != nil {
-			steps, moved, freed = append(steps, more...), moved+n, freed+1
-			continue
-		}
-		failed++
-	}
-	return steps
+	return order
 }
 
-// failMost bounds how many hosts are tried in vain.
-const failMost = 50
+// roomElsewhere reports whether the biggest container of a host fits on another one in use, as a quick look.
+func (b *Board) roomElsewhere(host int) bool {
+	biggest := b.items[host][0]
+	for _, i := range b.items[host] {
+		if b.size(&b.all[i]) > b.size(&b.all[biggest]) {
+			biggest = i
+		}
+	}
+	need := &b.all[biggest].Need
+	for h := range b.free {
+		if h != host && len(b.items[h]) > 0 && b.free[h].Fits(*need) {
+			return true
+		}
+	}
+	return false
+}
+
+// whole tells how little the free room of the hosts in use is in pieces: the sum of its squares.
+func (b *Board) whole() (sum float64) {
+	for h := range b.hosts {
+		if len(b.items[h]) > 0 {
+			free := min(float64(b.free[h].MilliCPU)*b.worth.cpu/cpuCells, float64(b.free[h].RAM)*b.worth.ram/ramCells)
+			sum += free * free
+		}
+	}
+	return sum
+}
+
+// bestBut is the host in use, other than the one, that suits a container best.
+func (b *Board) bestBut(it *Item, host int) int {
+	return b.best(it, func(h int) bool { return h == host }, true).host
+}
+
+// tightestBut is the host in use, other than the one, with the least room that takes a container.
+func (b *Board) tightestBut(it *Item, host int) int {
+	best, least := -1, 0.0
+	ok := b.may(it.Rules)
+	for h := range b.free {
+		if h == host || len(b.items[h]) == 0 || b.shut[h] != "" || !b.free[h].Fits(it.Need) || ok != nil && !ok[h] || !b.takes(it.Rules, h) {
+			continue
+		}
+		left := float64(b.free[h].MilliCPU)*b.worth.cpu/cpuCells + float64(b.free[h].RAM)*b.worth.ram/ramCells
+		if best < 0 || left < least || left == least && b.rank[h] < b.rank[best] {
+			best, least = h, left
+		}
+	}
+	return best
+}
 
 // Empty moves everything off a host onto others in use, with at most so many moves, and returns them; nil when that
 // cannot be done, and the board is as before.
-func (b *Board) Empty(host, most int) (steps []Step) {
+func (b *Board) Empty(host, most int) (steps []Step) { return b.empty(host, most, b.bestBut) }
+
+func (b *Board) empty(host, most int, choose func(it *Item, but int) int) (steps []Step) {
 	if len(b.items[host]) > most || b.stuckOn(host) {
 		return nil
 	}
@@ -215,7 +297,7 @@ func (b *Board) Empty(host, most int) (steps []Step) {
 	for _, i := range items {
 		it := &b.all[i]
 		b.Take(int(i))
-		to := b.best(it, func(h int) bool { return h == host }, true).host
+		to := choose(it, host)
 		if to < 0 && aside > 0 {
 			if s, ok := b.aside(it, host); ok {
 				steps, to, aside = append(steps, s), s.From, aside-1

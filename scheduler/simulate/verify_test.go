@@ -194,6 +194,13 @@ func TestTraces(t *testing.T) {
 		if placed.HostsUsed > 897 || placed.Unplaced > 0 {
 			t.Errorf("openb: %d hosts, %d unplaced", placed.HostsUsed, placed.Unplaced)
 		}
+		start := append([]Container{}, all...)
+		for i, p := range placed.Placement {
+			start[i].Host = p.Host
+		}
+		if r := verified(t, hs, start, Options{Plan: Consolidate, Policy: cluster.Pack, Seed: seed}); r.HostsUsed > 890 {
+			t.Errorf("openb: %d hosts after the consolidation", r.HostsUsed)
+		}
 	}
 	hs, all = traceFiles(t, "dlrm")
 	r := verified(t, hs, all, Options{Plan: Replay, Policy: cluster.Pack})

@@ -25,6 +25,7 @@ type Container struct {
 	Host           string         // where it is, empty: nowhere
 	Arrive, Depart int64          // seconds
 	first          bool           // there from the start
+	file           string         // where its host, or else the container, is named
 	line           int
 }
 
@@ -220,7 +221,7 @@ func (t *table) container(seen map[string]int, rules map[cluster.Tally]map[strin
 	if at := seen[c.Name]; at > 0 {
 		return c, t.wrong("name", "%q is there already, on line %d", c.Name, at)
 	}
-	c.line = t.line()
+	c.file, c.line = t.name, t.line()
 	seen[c.Name] = c.line
 	if c.Need, err = t.resources(); err != nil {
 		return c, err
@@ -294,6 +295,6 @@ func ReadPlacement(name string, r io.Reader, hosts []*cluster.Host, all []Contai
 			return t.wrong("host", "there is no host %q", host)
 		}
 		seen[all[i].Name] = t.line()
-		all[i].Host = host
+		all[i].Host, all[i].file, all[i].line = host, t.name, t.line()
 	}
 }

@@ -103,10 +103,10 @@ func (r *run) fixed() error {
 		}
 		h := r.board.Find(c.Host)
 		if h < 0 {
-			return cluster.Refuse(cluster.ErrInvalid, "line %d: column host: container %s is on %q, and there is no such host", c.line, c.Name, c.Host)
+			return cluster.Refuse(cluster.ErrInvalid, "%s:%d: column host: container %s is on %q, and there is no such host", c.file, c.line, c.Name, c.Host)
 		}
 		if why := r.board.Why(i, h); why != "" {
-			return cluster.Refuse(cluster.ErrInvalid, "line %d: column host: container %s cannot be on %s: %s", c.line, c.Name, c.Host, why)
+			return cluster.Refuse(cluster.ErrInvalid, "%s:%d: column host: container %s cannot be on %s: %s", c.file, c.line, c.Name, c.Host, why)
 		}
 		r.put(i, h)
 	}

@@ -139,7 +139,7 @@ func TestBadFiles(t *testing.T) {
 		}
 	}
 	hs, cs := load(t, someHosts, head+",host\na,3000,2,h1\nb,3000,2,h1\n")
-	if _, err := Run(hs, cs, Options{Plan: Consolidate}); !errors.Is(err, cluster.ErrInvalid) || !strings.Contains(err.Error(), "line 3: column host") {
+	if _, err := Run(hs, cs, Options{Plan: Consolidate}); !errors.Is(err, cluster.ErrInvalid) || !strings.Contains(err.Error(), "C.csv:3: column host") {
 		t.Errorf("an impossible start: %v", err)
 	}
 }

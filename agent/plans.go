@@ -175,6 +175,9 @@ func (m *member) begin(ctx context.Context, op cluster.Operation, plan scheduler
 	op.ID, op.Started, op.Steps, op.Status = newOperationID(), time.Now().UTC(), plan.Moves, cluster.OpDone
 	op.Why, op.Freed, op.Kept = plan.Why, plan.Freed, plan.Kept
 	if len(plan.Unplaced) > 0 && !req.DryRun && !req.Partial {
+		if _, _, err := m.store.State().Apply(cluster.BeginPlan{Operation: op}); err != nil && !req.Save {
+			return nil, err // another plan is under way, and may be why something must stay
+		}
 		return nil, api.Errorf(api.CodeNoFit, "add room, or move the others with --partial", "%s", plan.Why)
 	}
 	if req.DryRun || len(plan.Moves) == 0 && !op.Leave {

@@ -203,6 +203,9 @@ func TestConsolidateManyHostsIsGreedyAndQuick(t *testing.T) {
 	start := time.Now()
 	p := Consolidate(s, 0)
 	t.Logf("%d hosts freed by %d moves in %s", len(p.Freed), len(p.Moves), time.Since(start))
+	if again := Consolidate(s.after(p.Moves), 0); len(again.Moves) > 0 {
+		t.Errorf("a second plan right after the first: %s", to(again))
+	}
 	if len(p.Freed) < 20 { // 200 containers of 0.3 cores and 0.5 GiB need 15 hosts of 4 cores
 		t.Errorf("only %d of 40 hosts freed", len(p.Freed))
 	}

@@ -53,6 +53,11 @@ type Engine interface {
 	WaitEnd(ctx context.Context, id int) (runtime.End, error)
 	// LastWords says how a container that does not run has ended, as far as its init has said so.
 	LastWords(id int) (runtime.End, error)
+	// Within hands the root of a container to do, which may run or not. It must not be started or ended meanwhile.
+	Within(ctx context.Context, spec runtime.Spec, do func(runtime.Inside) error) error
+	// Processes lists those of a running container; Which finds the container of this host that a process is in, 0: none.
+	Processes(id int) ([]runtime.Running, error)
+	Which(pid int) (id int, p runtime.Running, err error)
 	// Exec runs a command inside and returns its exit code.
 	Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error)
 	// Log opens the boot log; fs.ErrNotExist when there is none. It was written by the container: the file is a plain

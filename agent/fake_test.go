@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,13 +32,17 @@ type fakeEngine struct {
 	starts  int
 	resumed bool        // the last start was from memory
 	how     runtime.End // that containers say when they end
-	words   runtime.End // that they are heard to say when nobody waited
-	order   []string    // of starts
-	hanging int         // exec sessions that do not end by themselves
-	fail    error       // of Start
-	refuse  error       // of Update
-	stubbor bool        // containers do not end when they are asked to
-	beans   []runtime.Bean
+	files   map[int]map[string]string
+
+	processes []runtime.Running // that every container has
+	edits     []runtime.Edits
+	words     runtime.End // that they are heard to say when nobody waited
+	order     []string    // of starts
+	hanging   int         // exec sessions that do not end by themselves
+	fail      error       // of Start
+	refuse    error       // of Update
+	stubbor   bool        // containers do not end when they are asked to
+	beans     []runtime.Bean
 }
 
 type fakeContainer struct {
@@ -206,6 +211,71 @@ func (e *fakeEngine) LastWords(int) (is runtime.End, err error) {
 	e.set(func(e *fakeEngine) { is = e.words })
 	return is, nil
 }
+
+// Within hands out a root that lasts as long as the call.
+func (e *fakeEngine) Within(_ context.Context, s runtime.Spec, do func(runtime.Inside) error) error {
+	return do(&fakeRoot{e, s.ID})
+}
+
+// fakeRoot has the files that were put into it; their archives are kept as they are.
+type fakeRoot struct {
+	e  *fakeEngine
+	id int
+}
+
+func (r *fakeRoot) Find(path string) (err error) {
+	r.e.set(func(e *fakeEngine) {
+		if e.files[r.id][path] == "" {
+			err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+		}
+	})
+	return err
+}
+
+func (r *fakeRoot) Pack(path string, w io.Writer) (err error) {
+	r.e.set(func(e *fakeEngine) { _, err = io.WriteString(w, e.files[r.id][path]) })
+	if err == nil && path == "/broken" {
+		err = errors.New("the disk is broken")
+	}
+	return err
+}
+
+func (r *fakeRoot) Unpack(path string, archive io.Reader, _ runtime.UnpackOptions) error {
+	b, err := io.ReadAll(archive)
+	r.e.set(func(e *fakeEngine) {
+		if e.files == nil {
+			e.files = map[int]map[string]string{}
+		}
+		if e.files[r.id] == nil {
+			e.files[r.id] = map[string]string{}
+		}
+		e.files[r.id][path] = string(b)
+	})
+	return err
+}
+
+func (r *fakeRoot) Edit(e runtime.Edits) error {
+	r.e.set(func(f *fakeEngine) { f.edits = append(f.edits, e) })
+	return nil
+}
+
+func (e *fakeEngine) Processes(int) (found []runtime.Running, err error) {
+	e.set(func(e *fakeEngine) { found = e.processes })
+	return found, nil
+}
+
+// Which finds what any container has in the container that was made first.
+func (e *fakeEngine) Which(pid int) (id int, p runtime.Running, err error) {
+	ids, err := e.List()
+	e.set(func(e *fakeEngine) {
+		if i := slices.IndexFunc(e.processes, func(p runtime.Running) bool { return p.PID == pid }); i >= 0 && len(ids) > 0 {
+			id, p = slices.Min(ids), e.processes[i]
+		}
+	})
+	return id, p, err
+}
+
+func (r *fakeRoot) Close() error { return nil }
 
 // Exec knows cat, which copies, tty, which says whether there is one, and exit.
 func (e *fakeEngine) Exec(ctx context.Context, id int, o runtime.ExecOptions) (int, error) {

@@ -41,6 +41,7 @@ type reconciler struct {
 	found   map[int]bool        // by that boot, and not settled yet; nil: not known yet
 	quiet   atomic.Bool         // the host goes down: nothing is started any more
 	kills   map[int]kill
+	loans   map[int]map[*loan]bool
 	changed chan struct{} // closed and replaced when an acted record changes
 }
 
@@ -60,7 +61,7 @@ func newReconciler(m *member) (*reconciler, error) {
 		m: m, dir: filepath.Join(m.cfg.RunDir, "containers"), boot: strings.TrimSpace(string(boot)),
 		starts: make(chan struct{}, maxStarts),
 		acted:  map[int]acted{}, traces: map[int]bool{}, jobs: map[int]*job{}, waiting: map[int]bool{},
-		kills: map[int]kill{}, ends: map[int]runtime.End{},
+		kills: map[int]kill{}, loans: map[int]map[*loan]bool{}, ends: map[int]runtime.End{},
 		changed: make(chan struct{}),
 	}
 	return r, errors.Join(r.load(), r.noteBoot())
@@ -244,11 +245,11 @@ func (a *Agent) Idle(ctx context.Context, id int) error {
 	}
 	m.rec.mu.Unlock()
 	if stepped == nil {
-		return nil
+		return m.rec.reclaim(ctx, id)
 	}
 	select {
 	case <-stepped:
-		return nil
+		return m.rec.reclaim(ctx, id)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

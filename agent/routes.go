@@ -116,6 +116,11 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc(api.RouteTemplatePut, a.joined(jsonOf((*member).handleTemplatePut)))
 	mux.HandleFunc(api.RouteExec, a.joined((*member).handleExec))
 	mux.HandleFunc(api.RouteLogs, a.joined((*member).handleLogs))
+	mux.HandleFunc(api.RouteFiles, a.joined((*member).handleFiles))
+	mux.HandleFunc(api.RouteFilesPut, a.joined((*member).handleFilesPut))
+	mux.HandleFunc(api.RouteInside, a.joined((*member).handleInside))
+	mux.HandleFunc(api.RouteProcesses, a.joined((*member).handleProcesses))
+	mux.HandleFunc(api.RouteWhich, a.joined(jsonOf((*member).handleWhich)))
 	mux.HandleFunc(api.RouteEvents, a.joined(jsonOf((*member).handleEvents)))
 	mux.HandleFunc(api.RouteBeans, a.joined((*member).handleBeans))
 	for route, h := range map[string]handler{
@@ -124,6 +129,10 @@ func (a *Agent) routes() http.Handler {
 		api.RouteRead:        jsonOf((*member).handleRead),
 		api.RouteOwnerExec:   (*member).handleOwnerExec,
 		api.RouteOwnerLogs:   (*member).handleOwnerLogs,
+		api.RouteOwnerInside: jsonOf((*member).handleOwnerInside),
+		api.RouteOwnerProcs:  jsonOf((*member).handleOwnerProcesses),
+		api.RouteOwnerFiles:  (*member).handleOwnerFiles,
+		api.RouteOwnerPut:    (*member).handleOwnerFilesPut,
 		api.RouteOwnerCheck:  jsonOf((*member).handleOwnerCheck),
 		api.RouteOwnerEvents: jsonOf((*member).handleLocalEvents),
 		api.RouteOwnerBeans:  jsonOf((*member).handleOwnerBeans),

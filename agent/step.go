@@ -46,6 +46,11 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	if mine && l.Fresh && a.Do != doStart && a.Do != doWake && a.Do != doHalt {
 		r.settleBoot(id)
 	}
+	if a.Do != doNothing && a.Do != doReport && a.Do != doAdopt && a.Do != doUpdate && a.Do != doConnect {
+		if err := r.reclaim(ctx, id); err != nil {
+			return false, err
+		}
+	}
 	switch a.Do {
 	case doAdopt:
 		return true, r.note(id, acted{Generation: c.Generation, Epoch: c.Epoch})

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // Errors that callers tell apart.
@@ -497,6 +498,44 @@ type ExecOptions struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+}
+
+// Inside is the root of a container, whose files are read and written from outside. Paths mean what they mean inside: links
+// never lead out of the root. Owners are those that the container sees.
+type Inside interface {
+	// Pack writes a file or folder as a tar archive, whose names begin with the path's last part.
+	Pack(path string, w io.Writer) error
+	// Unpack puts what is in a tar archive below a folder.
+	Unpack(path string, archive io.Reader, o UnpackOptions) error
+	// Edit changes accounts and the time zone; if something is not there nothing is changed.
+	Edit(e Edits) error
+	// Find returns an error if nothing has the path, fs.ErrNotExist.
+	Find(path string) error
+	Close() error
+}
+
+// Edits are changes of files that all distributions have alike.
+type Edits struct {
+	Passwords map[string]string // hashes, as crypt(5) has them, by user
+	Keys      map[string]string // lines of authorized_keys that are added, by user
+	TimeZone  string            // "Europe/Berlin"; empty: stays
+}
+
+// Running is a process of a container, as its host sees it.
+type Running struct {
+	PID     int // on the host
+	Inside  int // in the container
+	State   string
+	CPU     time.Duration // so far
+	RAM     int64         // resident, bytes
+	Threads int
+	Command string
+}
+
+// UnpackOptions say how an archive becomes files of a container.
+type UnpackOptions struct {
+	Rename bool // a path that is no folder is the new name of what the archive begins with
+	AsRoot bool // everything belongs to root, whoever it belonged to
 }
 
 // OCI starts, enters and ends containers.

@@ -42,6 +42,11 @@ const (
 	RouteMigrate      = "POST /v1/containers/{ct}/migrate"                 // MigrateRequest -> cluster.Operation (or, check_only, a Verdict)
 	RouteExec         = "GET /v1/containers/{ct}/exec"                     // websocket, see Exec
 	RouteLogs         = "GET /v1/containers/{ct}/logs"                     // ?follow=1 -> text/plain
+	RouteFiles        = "GET /v1/containers/{ct}/files"                    // ?path=/etc/hosts -> tar; errors on the way: trailer X-Vz-Error
+	RouteFilesPut     = "PUT /v1/containers/{ct}/files"                    // body: tar; ?path=/srv&rename=1&root=1 -> {}
+	RouteInside       = "POST /v1/containers/{ct}/inside"                  // InsideRequest -> {}
+	RouteProcesses    = "GET /v1/containers/{ct}/processes"                // -> []Running
+	RouteWhich        = "GET /v1/pids/{pid}"                               // -> Which, of the asked host
 	RouteTemplates    = "GET /v1/templates"                                // -> []cluster.Template
 	RouteTemplate     = "GET /v1/templates/{name}"                         // -> cluster.Template
 	RouteTemplatePut  = "PUT /v1/templates/{name}"                         // body: tar, maybe gzip, xz or zstd; ?systemd=auto&source=... -> cluster.Template
@@ -56,6 +61,10 @@ const (
 	RouteBecomeVoter  = "POST /v1/raft/rejoin"                             // hosts only
 	RouteOwnerExec    = "GET /v1/local/containers/{id}/exec"               // hosts only: exec on the owner
 	RouteOwnerLogs    = "GET /v1/local/containers/{id}/logs"               // hosts only: logs on the owner
+	RouteOwnerFiles   = "GET /v1/local/containers/{id}/files"              // hosts only: files on the owner
+	RouteOwnerPut     = "PUT /v1/local/containers/{id}/files"              // hosts only: files to the owner
+	RouteOwnerInside  = "POST /v1/local/containers/{id}/inside"            // hosts only: changes inside on the owner
+	RouteOwnerProcs   = "GET /v1/local/containers/{id}/processes"          // hosts only: processes on the owner
 	RouteOwnerCheck   = "POST /v1/local/containers/{id}/check"             // hosts only: preflight on the owner -> Verdict
 	RouteShutdown     = "POST /v1/shutdown"                                // ShutdownRequest -> ShutdownReply (local socket only)
 	RouteEvents       = "GET /v1/events"                                   // ?ct= -> []LimitEvent: limits that were met

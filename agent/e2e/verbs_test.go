@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,6 +122,8 @@ func TestVerbs(t *testing.T) {
 		k.vz("snapshot", "rm", "year", name)
 	}
 
+	k.filesOf("year")
+
 	// What it does to itself, also when its agent is not the one that has started it.
 	rebooted := func() {
 		t.Helper()
@@ -156,4 +161,57 @@ func TestVerbs(t *testing.T) {
 	if now := k.show("year"); len(now.Snapshots) != 0 {
 		t.Errorf("it still has %+v", now.Snapshots)
 	}
+}
+
+// filesOf copies into a running container and out of it when it is stopped, by way of another host, and sets what is inside.
+func (k *kit) filesOf(name string) {
+	t := k.t
+	t.Helper()
+	dir := t.TempDir()
+	site := filepath.Join(dir, "site")
+	if err := errors.Join(os.Mkdir(site, 0o755), os.WriteFile(filepath.Join(site, "index"), []byte("hello"), 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	k.inside(name, "mkdir -p /srv/real; ln -sfn /srv/real /srv/way; ln -sfn /../../../../etc /srv/out")
+	for _, host := range k.lab.Hosts() {
+		if r := k.at(host, nil, "cp", site, name+":/srv/way/"+host); r.code != 0 {
+			t.Fatal(r)
+		}
+	}
+	if got := k.inside(name, "cd /srv/real; cat */index; stat -c %u:%a host2/index"); got != "hellohellohello0:640" {
+		t.Errorf("copied is %q", got)
+	}
+	k.vz("set", name, "--password", "root:secret", "--ssh-key", "root:"+k.publicKey(dir))
+	if got := k.inside(name, "grep -c '^root:.6.' /etc/shadow /etc/passwd; stat -c %u:%a /root/.ssh/authorized_keys"); !strings.Contains(got, ":1") || !strings.HasSuffix(got, "0:600") {
+		t.Errorf("inside are %q", got)
+	}
+	if out := k.vz("top", name, "--once", "-d", "50ms"); !strings.Contains(out, "init") {
+		t.Errorf("its processes are %q", out)
+	}
+	k.vz("stop", name)
+	for _, host := range k.lab.Hosts() {
+		out := filepath.Join(dir, host)
+		if r := k.at(host, nil, "cp", name+":/srv/real/host2", out); r.code != 0 {
+			t.Fatal(r)
+		}
+		if b, err := os.ReadFile(filepath.Join(out, "index")); err != nil || string(b) != "hello" {
+			t.Errorf("from %s it is %q: %v", host, b, err)
+		}
+	}
+	if r := k.try("cp", site, name+":/srv/out/site"); r.code != 0 {
+		t.Error(r)
+	}
+	k.vz("start", name)
+	if got := k.inside(name, "cat /etc/site/index"); got != "hello" {
+		t.Errorf("by way of a link that leads out it is %q", got)
+	}
+}
+
+func (k *kit) publicKey(dir string) string {
+	name := filepath.Join(dir, "key.pub")
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2bLQYkPMSd1TnPLEfzD9TNBEH6PK2ni4t2xZq0vBPo me\n"
+	if err := os.WriteFile(name, []byte(key), 0o600); err != nil {
+		k.t.Fatal(err)
+	}
+	return name
 }

@@ -19,11 +19,13 @@ import (
 	"github.com/vzcluster/vzcluster/agent"
 	"github.com/vzcluster/vzcluster/agent/api"
 	"github.com/vzcluster/vzcluster/migrate"
+	"github.com/vzcluster/vzcluster/runtime"
 	"github.com/vzcluster/vzcluster/runtime/cgroup"
 	"github.com/vzcluster/vzcluster/runtime/criu"
 	"github.com/vzcluster/vzcluster/runtime/engine"
 	"github.com/vzcluster/vzcluster/runtime/fault"
 	"github.com/vzcluster/vzcluster/runtime/image"
+	"github.com/vzcluster/vzcluster/runtime/inside"
 	"github.com/vzcluster/vzcluster/runtime/lxcfs"
 	"github.com/vzcluster/vzcluster/runtime/network"
 	"github.com/vzcluster/vzcluster/runtime/orphans"
@@ -194,6 +196,7 @@ func newEngine(cfg agent.Config, images *image.Store, log *slog.Logger) (*engine
 			Figures: runc.Figures{Dir: figuresDir(cfg), Files: lxcfs.Files()},
 		}),
 		Checkpoints: &criu.Criu{Binary: cfg.Runtime.CRIU},
+		Inside:      func(root string, uids uint32) (runtime.Inside, error) { return inside.Open(root, uids) },
 	}, nil
 }
 

@@ -13,7 +13,7 @@ import (
 func setCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
-		Flags: append(slices.Concat(cliLimits(false), ruleFlags(), networkFlags()),
+		Flags: append(slices.Concat(cliLimits(false), ruleFlags(), networkFlags(), insideFlags()),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
 			&cli.StringFlag{Name: "onboot", Usage: "when its host boots: `WHAT`, yes, no or as-before"},
 			&cli.IntFlag{Name: "bootorder", Usage: "the higher `N`, the earlier it is started then and the later it is stopped"},
@@ -29,6 +29,10 @@ func setCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
+			inside, files, err := e.insideRequest(c)
+			if err != nil {
+				return err
+			}
 			if ruled(c) {
 				now, err := cl.Container(ctx, c.Args().First())
 				if err != nil {
@@ -40,6 +44,18 @@ func setCommand(e *env) *cli.Command {
 				}
 				r.Rules = &rules
 			}
+			if files { // before the rest: what is refused here has changed nothing
+				if err := cl.Inside(ctx, c.Args().First(), inside); err != nil {
+					return err
+				}
+			}
+			if !changes(c) {
+				ct, err := cl.Container(ctx, c.Args().First())
+				if err != nil {
+					return err
+				}
+				return e.showContainer(c, ct)
+			}
 			ct, err := cl.Set(ctx, c.Args().First(), r)
 			if err != nil {
 				return err
@@ -47,6 +63,13 @@ func setCommand(e *env) *cli.Command {
 			return e.showContainer(c, ct)
 		}),
 	}
+}
+
+// changes says whether something is to be set that is kept of the container.
+func changes(c *cli.Context) bool {
+	return slices.ContainsFunc(c.LocalFlagNames(), func(name string) bool {
+		return !slices.ContainsFunc(insideFlags(), func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	})
 }
 
 func setRequest(c *cli.Context) (r api.SetRequest, err error) {

@@ -27,6 +27,7 @@ type Engine struct {
 	Cgroups     runtime.Cgroups
 	OCI         runtime.OCI
 	Checkpoints runtime.Checkpointer
+	Inside      func(root string, uidBase uint32) (runtime.Inside, error)
 	Dir         string // one folder per container: Dir/<id>
 }
 

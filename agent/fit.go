@@ -111,16 +111,16 @@ func (m *member) migratable(r *http.Request) (int, error) {
 
 // unfit asks both hosts what is in the way of a container's move to a target. Hosts of a version that does not know the
 // question find out during the move.
-func (m *member) unfit(ctx context.Context, c *cluster.Container, to string, live bool) ([]migrate.Blocker, error) {
+func (m *member) unfit(ctx context.Context, c *cluster.Container, to, mode string) ([]migrate.Blocker, error) {
 	var o migrate.Offer
 	var found []migrate.Blocker
 	path := fmt.Sprintf("/v1/local/containers/%d/", c.ID)
 	query := ""
-	if live {
+	if cluster.Alive(mode) {
 		query = "?live=1"
 	}
 	err := m.peers.call(ctx, http.MethodGet, c.Host, path+"offer"+query, nil, &o)
-	if err == nil {
+	if o.Later = mode == cluster.ModePostCopy; err == nil {
 		err = m.peers.call(ctx, http.MethodPost, to, path+"fit", o, &found)
 	}
 	if errors.Is(err, cluster.ErrNotFound) || errors.Is(err, runtime.ErrNotFound) || api.CodeOf(err) == api.CodeNotFound {

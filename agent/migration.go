@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/vzcluster/vzcluster/agent/api"
@@ -56,6 +57,8 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 			Name: a.Name(), Host: engine, Ledger: l, Copy: migrate.Layers{}, Memory: openPages, Fill: memory.Filler{}, Disk: disk, Dir: dir, Hook: hook, Log: a.Log(),
 			Spec: mv.spec,
 		}
+		source.Answers = func(send *memory.Sender, pids []int) (migrate.Answerer, error) { return memory.NewAnswerer(send, pids) }
+		target.Lazy = mv.lazy
 		source.Board, target.Fetching = mv.board, mv.fetching
 		source.Shelf, target.Shelf, source.KeepMemory = shelf, shelf, mv.keepMemory
 		source.Offer, source.EndSessions, target.Unfit = mv.Offer, engine.EndSessions, mv.Unfit
@@ -67,6 +70,23 @@ func NewMigrator(engine MigrationEngine, hook migrate.Hook) func(*Agent) Migrato
 // openPages opens the store for a container's memory below its images folder.
 func openPages(images string, charge func(bytes int64) error) (migrate.PageStore, error) {
 	return memory.Open(images, charge)
+}
+
+// lazy looks after a copy that lacks memory, with a guard: if this agent dies first, the guard ends the copy.
+func (mv *mover) lazy(container int, images string, store migrate.PageStore, ask func([]byte) error, fail func(error)) (migrate.Lacking, error) {
+	s, ok := store.(*memory.Store)
+	if !ok {
+		return nil, errors.New("the source has sent no memory beforehand")
+	}
+	guard, err := memory.StartGuard("/proc/self/exe", "memory-guard", mv.a.Config().Runtime.CgroupParent, strconv.Itoa(container))
+	if err != nil {
+		return nil, err
+	}
+	l, err := memory.Begin(images, memory.LazyNeeds{Store: s, Guard: guard, Ask: ask, Fail: fail})
+	if err != nil {
+		return nil, errors.Join(err, guard.Release())
+	}
+	return l, nil
 }
 
 // keptMemory is memory.Kept with the store that migrate knows.

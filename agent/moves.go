@@ -39,6 +39,9 @@ func (m *member) handleMigrate(_ http.ResponseWriter, r *http.Request) (any, err
 		mode := cluster.ModeOffline
 		if c.State == cluster.Running && req.Mode != cluster.ModeOffline && req.Mode != cluster.ModeNearLive {
 			mode = cluster.ModeLive
+			if req.Mode == cluster.ModePostCopy {
+				mode = req.Mode
+			}
 		}
 		v, err := m.check(r.Context(), c, to, mode)
 		return v, err
@@ -92,20 +95,28 @@ func (m *member) mode(ctx context.Context, c *cluster.Container, to string, req 
 			mode = cluster.ModeNearLive
 		}
 	}
-	if mode != cluster.ModeLive && req.MaxDowntimeMS > 0 {
+	if !cluster.Alive(mode) && req.MaxDowntimeMS > 0 {
 		return "", api.Errorf(api.CodeRefused, "", "%s cannot be moved %s within a downtime: it is stopped and started anew, which takes as long as its services need", c.Ref(), mode)
 	}
 	return mode, nil
 }
 
+// unfitMode is the mode that hosts are asked about: the memory of a suspended container must be resumed there.
+func unfitMode(c *cluster.Container, mode string) string {
+	if suspended(c) {
+		return cluster.ModeLive
+	}
+	return mode
+}
+
 // check asks a container's owner what would be in the way of a live migration, and the target whether it could take it.
 func (m *member) check(ctx context.Context, c *cluster.Container, to, mode string) (v api.Verdict, err error) {
-	if mode == cluster.ModeLive {
+	if cluster.Alive(mode) {
 		if err := m.peers.call(ctx, http.MethodPost, c.Host, fmt.Sprintf("/v1/local/containers/%d/check", c.ID), nil, &v); err != nil {
 			return v, err
 		}
 	}
-	found, err := m.unfit(ctx, c, to, mode == cluster.ModeLive || suspended(c)) // its memory must be resumed there
+	found, err := m.unfit(ctx, c, to, unfitMode(c, mode))
 	v.To, v.Blockers = to, append(v.Blockers, found...)
 	v.OK = len(v.Blockers) == 0
 	return v, err
@@ -128,7 +139,7 @@ func (m *member) refuseBlocked(ctx context.Context, c *cluster.Container, to str
 	if n := len(v.Blockers) - 1; n > 0 {
 		more = fmt.Sprintf(" (and %d more, see --check-only)", n)
 	}
-	if req.Mode == cluster.ModeLive {
+	if cluster.Alive(req.Mode) {
 		how = "moved live"
 	}
 	who := b.Who()

@@ -15,10 +15,16 @@ const (
 	ModeLive     = "live"
 	ModeNearLive = "near-live"
 	ModeOffline  = "offline"
+	// ModePostCopy is live, and most of the memory follows when the container runs on the target already. Until all is there, the
+	// loss of either host loses the memory.
+	ModePostCopy = "post-copy"
 )
 
+// Alive says whether the container's processes go on in this mode.
+func Alive(mode string) bool { return mode == ModeLive || mode == ModePostCopy }
+
 // Modes lists them.
-func Modes() []string { return []string{ModeLive, ModeNearLive, ModeOffline} }
+func Modes() []string { return []string{ModeLive, ModePostCopy, ModeNearLive, ModeOffline} }
 
 func (c BeginMigration) apply(s *State) (any, error) {
 	op := c.Operation
@@ -31,7 +37,7 @@ func (c BeginMigration) apply(s *State) (any, error) {
 	if !slices.Contains(Modes(), op.Mode) {
 		return nil, Refuse(ErrInvalid, "%q is no mode of migration; use %s", op.Mode, strings.Join(Modes(), ", "))
 	}
-	if op.MaxDowntimeMS < 0 || op.MaxDowntimeMS > 0 && op.Mode != ModeLive {
+	if op.MaxDowntimeMS < 0 || op.MaxDowntimeMS > 0 && !Alive(op.Mode) {
 		return nil, Refuse(ErrInvalid, "a longest downtime can only be kept by a %s migration", ModeLive)
 	}
 	old, err := s.owned(op.Container, op.From, op.Generation)

@@ -103,6 +103,7 @@ func (m *move) hello() error {
 	}
 	if m.Offer != nil {
 		offer, err := m.Offer(m.spec.ID, m.live)
+		offer.Later = m.later
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,10 @@ func (m *move) predict(context.Context) error {
 	if !m.live {
 		return nil
 	}
-	m.predicted = prediction{fixed: defaultFixed, memory: m.rounds.memoryTime()}
+	m.predicted = prediction{fixed: defaultFixed}
+	if !m.later {
+		m.predicted.memory = m.rounds.memoryTime()
+	}
 	if m.LastMove != nil {
 		if last := m.LastMove(m.op.Container); last != nil && last.FixedMS > 0 {
 			m.predicted.fixed = time.Duration(last.FixedMS * float64(time.Millisecond))

@@ -369,6 +369,14 @@ func (a *agent) Restore(_ context.Context, _ runtime.Spec, images string) error 
 	return nil
 }
 
+func (a *agent) CheckpointLazily(s runtime.Spec, root, images string, ready func()) error {
+	return a.Checkpoint(s, root, images, nil, ready)
+}
+
+func (a *agent) RestoreLazily(ctx context.Context, s runtime.Spec, images string) error {
+	return a.Restore(ctx, s, images)
+}
+
 func (a *agent) Split(images string) error {
 	defer a.enter()()
 	return os.WriteFile(filepath.Join(images, "unfilled"), nil, 0o600)

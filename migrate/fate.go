@@ -120,7 +120,7 @@ func (src *Source) back(ctx context.Context, op *cluster.Operation, spec runtime
 	case alive || ct.Desired != cluster.WantRunning:
 		return nil
 	}
-	lost := op.Mode == cluster.ModeLive // else it was stopped to be moved, and nothing is lost
+	lost := cluster.Alive(op.Mode) // else it was stopped to be moved, and nothing is lost
 	if lost {
 		if err := src.Ledger.Restarted(ctx, op.ID, false); err != nil {
 			return err

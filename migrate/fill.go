@@ -19,6 +19,9 @@ type Filler interface {
 
 // restoreOnce restores the copy, which is held then and has all of its memory. With fill, CRIU does a part of it only.
 func (a *arrival) restoreOnce(ctx context.Context, fill bool) error {
+	if a.later() {
+		return a.restoreLazily(ctx)
+	}
 	if a.Fill == nil {
 		return a.Host.Restore(ctx, a.spec, a.images)
 	}

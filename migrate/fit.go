@@ -17,6 +17,7 @@ type Offer struct {
 	Version int           `json:"version"`
 	Host    string        `json:"host"`
 	Live    bool          `json:"live"`
+	Later   bool          `json:"later,omitempty"` // most of the memory follows when the container runs there
 	Facts   runtime.Facts `json:"facts"`
 	Need    runtime.Need  `json:"need"`
 }
@@ -63,6 +64,9 @@ func Unfit(o Offer, p Place) []Blocker {
 	}
 	if p.Room.RAM < o.Need.RAM {
 		add("free some, or choose another host", "it uses %s of memory and %s has %s left", cluster.Bytes(o.Need.RAM), p.Host, cluster.Bytes(p.Room.RAM))
+	}
+	if o.Later && !p.Facts.Userfault {
+		add("run 'vzcluster setup --post-copy' there, or leave out --mode post-copy", "on %s the processes of a container may not use userfaultfd (vm.unprivileged_userfaultfd is 0)", p.Host)
 	}
 	return append(out, unlike(o, p)...)
 }

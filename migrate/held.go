@@ -63,10 +63,7 @@ func sendFrames(s *stream, frames [][]byte) error {
 			return err
 		}
 	}
-	if err := s.frame(msgHeld, nil); err != nil {
-		return err
-	}
-	return s.w.Flush()
+	return s.post(msgHeld, nil)
 }
 
 // maxHeld bounds the messages of held frames.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/vzcluster/vzcluster/migrate/memory"
 )
@@ -77,13 +78,20 @@ func (a *arrival) offer() error {
 
 // openPages opens the store for the memory, with what was kept of it.
 func (a *arrival) openPages(room *budget) (err error) {
+	dir := a.images
+	if a.later() { // the checkpoint has files of pages of its own
+		dir = filepath.Join(a.images, laterDir)
+		if err := a.Disk.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("keep memory: %w", err)
+		}
+	}
 	if a.kept == nil {
-		a.pages, err = a.Memory(a.images, room.charge)
+		a.pages, err = a.Memory(dir, room.charge)
 		return err
 	}
 	k := a.kept
 	a.kept = nil
-	if a.pages, err = k.Resume(a.images, room.charge); err != nil {
+	if a.pages, err = k.Resume(dir, room.charge); err != nil {
 		return fmt.Errorf("take up the memory of container %d: %w", a.spec.ID, err)
 	}
 	return nil

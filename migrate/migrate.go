@@ -59,6 +59,8 @@ type SourceHost interface {
 	PIDs(id int) ([]int, error)
 	PrepareCheckpoint(images string) error
 	Checkpoint(s runtime.Spec, root, images string, pages *runtime.Pages, ready func()) error
+	// CheckpointLazily leaves most of the memory out, which stays readable in the processes.
+	CheckpointLazily(s runtime.Spec, root, images string, ready func()) error
 	Settle(ctx context.Context, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Layer(id int) (string, error)
@@ -77,6 +79,8 @@ type TargetHost interface {
 	PrepareRestore(ctx context.Context, s runtime.Spec, images string) error
 	Root(ctx context.Context, s runtime.Spec) (string, error)
 	Restore(ctx context.Context, s runtime.Spec, images string) error
+	// RestoreLazily restores what CheckpointLazily has left; who listens in the images folder brings the rest.
+	RestoreLazily(ctx context.Context, s runtime.Spec, images string) error
 	PIDs(id int) ([]int, error)
 	Resume(ctx context.Context, s runtime.Spec, opened func()) error
 	Settle(ctx context.Context, images string) error
@@ -133,6 +137,8 @@ const (
 	PointTargetRestore   Point = "target.restore"
 	PointTargetFill      Point = "target.fill" // restored, but for a part of its memory
 	PointTargetHeld      Point = "target.held"
+	PointTargetLacking   Point = "target.lacking" // post-copy: the copy runs, and most of its memory is not here
+	PointTargetWhole     Point = "target.whole"   // post-copy: all of it is, and the source does not know yet
 	PointTargetCommit    Point = "target.commit"
 	PointTargetCommitted Point = "target.committed"
 	PointTargetResuming  Point = "target.resuming" // the journal says so

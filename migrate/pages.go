@@ -97,6 +97,9 @@ func (m *move) memoryRound(ctx context.Context) error {
 	w := bulkWriter{m.s}
 	m.rounds.send.Begin(w, false)
 	err = m.rounds.Round(ctx, pids, func(space memory.Space, first uint64, data []byte) error {
+		if m.later && space.Shared() {
+			return nil // a part of the checkpoint
+		}
 		return m.rounds.send.Pages(space, first, data, 0)
 	})
 	if err != nil {

@@ -68,14 +68,14 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if st.Running && st.Frozen && whole { // held, or about to go on when the agent died: it has never been let go
 		return false, a.Host.Resume(ctx, a.spec, func() {})
 	}
-	if st.Running && !st.Frozen || !a.running {
+	if st.Running && !st.Frozen && (whole || !a.later()) || !a.running {
 		return false, nil
 	}
 	j, ok, err := loadJournal(a.Disk, a.Dir, a.op.ID)
 	if err != nil {
 		return false, err
 	}
-	if ok && j.Stage == stagePrepared && j.Boot == a.Disk.Boot() { // complete, and nothing of it has ever run
+	if ok && j.Stage == stagePrepared && j.Boot == a.Disk.Boot() && !a.later() { // complete, and nothing of it has ever run
 		if err := a.again(ctx, j); err == nil {
 			return false, nil
 		} else {
@@ -85,7 +85,7 @@ func (a *arrival) ensureRunning(ctx context.Context) (restarted bool, err error)
 	if err := a.Host.Kill(ctx, a.spec.ID); err != nil {
 		return false, err
 	}
-	lost := ok && a.op.Mode == cluster.ModeLive
+	lost := ok && cluster.Alive(a.op.Mode)
 	if lost { // counted before: who comes after a death of this agent finds it running
 		if err := a.Ledger.Restarted(ctx, a.op.ID, false); err != nil {
 			return false, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vzcluster/vzcluster/cluster"
+	"github.com/vzcluster/vzcluster/migrate/memory"
 	"github.com/vzcluster/vzcluster/runtime"
 )
 
@@ -48,6 +49,8 @@ func (h *simHost) start() {
 			return spec(), a.Idle(ctx, ct.ID)
 		},
 	}
+	source.Answers = func(*memory.Sender, []int) (Answerer, error) { return simAnswerer{kernel{a, "source: "}}, nil }
+	target.Lazy = kernel{a, "target: "}.lazy
 	a.mover = NewMover(a, source, target)
 	go func() { _ = a.mover.Run(a.ctx) }()
 	go a.reconcile()
@@ -60,6 +63,10 @@ func (h *simHost) die() {
 		return
 	}
 	s := h.s
+	if h.ct != nil && h.ct.lacks { // the guard, which holds the memory too
+		s.note("the guard ends the copy on %s", h.name)
+		h.release()
+	}
 	s.mu.Lock()
 	a.dead, h.agent = true, nil
 	var others []*event

@@ -60,6 +60,8 @@ func newSim(seed uint64) *sim {
 	s.mode = cluster.ModeLive
 	if s.chance(15) {
 		s.mode = cluster.ModeOffline
+	} else if seed%5 == 0 {
+		s.mode = cluster.ModePostCopy
 	}
 	s.moves = 1
 	if s.chance(30) {

@@ -20,6 +20,7 @@ type simCRIU struct {
 	answer   chan error
 	result   chan error
 	answered bool // when the caller died
+	lazy     bool // what it restores lacks memory
 }
 
 func (k kernel) criu(what, images string) *simCRIU {
@@ -153,6 +154,9 @@ func (c *simCRIU) dump() error {
 
 func (c *simCRIU) restore() error {
 	h := c.h
+	if c.step == 5 && h.ct == nil {
+		return errors.New("criu: the processes were killed")
+	}
 	if c.step == 5 {
 		h.ct.restoring = false
 	}
@@ -170,7 +174,7 @@ func (c *simCRIU) restore() error {
 	if h.ct != nil {
 		return errors.New("criu: a pid is taken")
 	}
-	h.ct = &simProc{lineage: memory[0], n: memory[1], restoring: true, holes: h.disk.names[unfilled(c.images)] != nil}
+	h.ct = &simProc{lineage: memory[0], n: memory[1], restoring: true, lacks: c.lazy, holes: !c.lazy && h.disk.names[unfilled(c.images)] != nil}
 	h.adopted, h.open = false, false
 	return nil
 }
@@ -215,8 +219,21 @@ func (k kernel) Checkpoint(_ runtime.Spec, _, images string, _ *runtime.Pages, r
 	return k.wait(k.criu("dump", images), func() error { ready(); return nil })
 }
 
+func (k kernel) CheckpointLazily(s runtime.Spec, root, images string, ready func()) error {
+	return k.Checkpoint(s, root, images, nil, ready)
+}
+
 func (k kernel) Restore(_ context.Context, _ runtime.Spec, images string) error {
+	return k.restore(images, false)
+}
+
+func (k kernel) RestoreLazily(_ context.Context, _ runtime.Spec, images string) error {
+	return k.restore(images, true)
+}
+
+func (k kernel) restore(images string, lazy bool) error {
 	c := k.criu("restore", images)
+	c.lazy = lazy
 	err := k.wait(c, func() error { return k.do("hold", func(h *simHost) error { h.frozen = true; return nil }) })
 	if err != nil {
 		return err

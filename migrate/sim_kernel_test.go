@@ -47,6 +47,8 @@ type simProc struct {
 	lineage, n int
 	restoring  bool // CRIU has not let it go
 	holes      bool // a part of its memory is not there yet
+	lacks      bool // the same, and it may run: it waits for what it touches (post-copy)
+	zeros      bool // nobody holds what it lacks any more
 	infected   bool // a killed CRIU has left its code, which can be seen
 	doomed     bool // the same, unseen: it ends when it is thawed
 }
@@ -101,7 +103,7 @@ func (h *simHost) powerLoss() {
 	h.die()
 	s := h.s
 	if l := h.layer; l != nil {
-		if op := s.operation(); op != nil && op.To == h.name && s.container().Operation != "" && s.mode == cluster.ModeLive && l.durableN < s.synced {
+		if op := s.operation(); op != nil && op.To == h.name && s.container().Operation != "" && cluster.Alive(s.mode) && l.durableN < s.synced {
 			s.hole = true
 		}
 		l.base, l.n = l.baseDurable, l.durableN

@@ -40,6 +40,9 @@ func (s *sim) look() {
 				s.violate("the copy on %s can run without a part of its memory", h.name)
 			}
 		}
+		if h.able() && h.ct.zeros {
+			s.violate("the copy on %s can run, and what it lacks of its memory reads as zeros", h.name)
+		}
 		if h.ct != nil && h.open && h.name != owner {
 			s.violate("the copy on %s is heard, the owner is %s", h.name, owner)
 		}
@@ -59,6 +62,9 @@ func (s *sim) look() {
 func (s *sim) tick(h *simHost) {
 	if !h.able() {
 		return
+	}
+	if h.ct.lacks && s.chance(50) {
+		return // it waits for a page
 	}
 	l := h.layer
 	if l == nil || !l.base {

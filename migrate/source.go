@@ -27,8 +27,10 @@ type Source struct {
 	Memory func() Memory // for one migration; nil: it crosses the wire only when the container stands still
 	// KeepMemory keeps the memory that a round reads, if it takes no more than limit bytes; nil: none is kept.
 	KeepMemory func(container int, limit int64, round func(memory.Visit) error) (KeptMemory, error)
-	Dial       func(ctx context.Context, host string) (io.ReadWriteCloser, error)
-	Shelf      *Shelf // may be nil: then nothing is kept
+	// Answers answers from the processes of a copy that stands still, for a post-copy migration; nil: there is none.
+	Answers func(send *memory.Sender, pids []int) (Answerer, error)
+	Dial    func(ctx context.Context, host string) (io.ReadWriteCloser, error)
+	Shelf   *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record.
 	Spec func(ct *cluster.Container) (runtime.Spec, error)
 	// Offer says what this host is like and what the container needs; nil: the target is not told.
@@ -54,6 +56,7 @@ type move struct {
 	spec    runtime.Spec
 	running bool // when the migration began
 	live    bool
+	later   bool       // most of the memory follows when the copy runs
 	mu      sync.Mutex // of conn
 	conn    io.Closer
 	s       *stream
@@ -82,7 +85,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	if err != nil {
 		return src.GiveUp(ctx, op, spec, err)
 	}
-	if op.Mode == cluster.ModeLive && !st.Running {
+	if cluster.Alive(op.Mode) && !st.Running {
 		return src.GiveUp(ctx, op, spec, fmt.Errorf("container %d does not run: there is nothing to move live", op.Container))
 	}
 	broken, err := src.Host.Broken(spec.ID)
@@ -94,7 +97,7 @@ func (src *Source) Run(ctx context.Context, op *cluster.Operation, spec runtime.
 	}
 	m := &move{
 		Source: src, op: op, spec: spec, clock: newStopwatch(), images: filepath.Join(src.Dir, op.ID),
-		running: st.Running, live: st.Running && op.Mode == cluster.ModeLive,
+		running: st.Running, live: st.Running && cluster.Alive(op.Mode), later: st.Running && op.Mode == cluster.ModePostCopy,
 		shown: src.Board.begin(op.ID),
 	}
 	defer m.cleanUp(ctx)
@@ -315,7 +318,7 @@ func (m *move) checkpoint(ctx context.Context) error {
 		}
 		dump <- nil
 	}
-	if m.rounds != nil {
+	if m.rounds != nil && !m.later {
 		if err := <-m.rounds.taken; err != nil {
 			return errors.Join(err, <-dump)
 		}
@@ -323,6 +326,9 @@ func (m *move) checkpoint(ctx context.Context) error {
 	err = m.Hook.at(PointSourceImages, m.op.ID)
 	if err == nil && m.live {
 		err = sendImages(m.s, m.Disk, m.images)
+	}
+	if err == nil {
+		err = m.answerLater()
 	}
 	if err == nil {
 		m.shown.stage(0, "%s", m.lastStage())
@@ -354,6 +360,9 @@ func (m *move) dump(ctx context.Context, complete chan struct{}) error {
 	root, err := m.Host.Root(ctx, m.spec)
 	if err != nil {
 		return err
+	}
+	if m.later {
+		return m.Host.CheckpointLazily(m.spec, root, m.images, func() { close(complete) })
 	}
 	return m.Host.Checkpoint(m.spec, root, m.images, m.pages(), func() { close(complete) })
 }
@@ -389,6 +398,7 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.Hook.at(PointSourceResumed, m.op.ID); err != nil {
 		return err
 	}
+	incomplete := m.untilComplete()
 	m.keepMemory(ctx)
 	id := m.spec.ID
 	if err := m.Host.Kill(ctx, id); err != nil {
@@ -397,7 +407,7 @@ func (m *move) finish(ctx context.Context, resumed resumedMsg) error {
 	if err := m.Hook.at(PointSourceEnd, m.op.ID); err != nil {
 		return err
 	}
-	if err := m.s.expect(msgDone, nil, m.op.To); err != nil {
+	if incomplete != nil || m.s.expect(msgDone, nil, m.op.To) != nil {
 		return nil // the target's agent finishes when the layer is safe there; ours is kept until then
 	}
 	m.leave(ctx)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // kind is what a frame of the migration stream carries.
@@ -30,6 +32,9 @@ const (
 	msgMemory                   // source: passMsg, chunks of one pass over the memory follow; target: msgPassDone, but not to the last
 	msgFetch                    // target: fetchMsg, it will take longer until msgReady
 	msgSaved                    // source: chunks of what the container keeps beside its layer follow; target: msgPassDone
+	msgWant                     // target: memory.Want, pages that a running copy lacks
+	msgPages                    // source: the answer to it
+	msgWhole                    // target: all of the memory is there
 )
 
 // maxFrame bounds what a peer can make us allocate.
@@ -96,6 +101,8 @@ type stream struct {
 	w *bufio.Writer
 	n int64 // bytes of bulk data sent
 
+	out        sync.Mutex  // of w: questions and answers are sent at any time
+	aside      chan letter // what split has read, nil before
 	copyBuffer []byte      // for images: fresh memory for each of a thousand sockets would cost more time than their content
 	sent       func(n int) // told of bulk data as it is sent; nil: nobody is
 }
@@ -105,6 +112,12 @@ func newStream(c io.ReadWriter) *stream {
 }
 
 func (s *stream) frame(k kind, body []byte) error {
+	s.out.Lock()
+	defer s.out.Unlock()
+	return s.write(k, body)
+}
+
+func (s *stream) write(k kind, body []byte) error {
 	var head [5]byte
 	head[0] = byte(k)
 	binary.BigEndian.PutUint32(head[1:], uint32(len(body)))
@@ -123,7 +136,14 @@ func (s *stream) send(k kind, v any) error {
 	if err != nil {
 		return fmt.Errorf("write to the other host: %w", err)
 	}
-	if err := s.frame(k, body); err != nil {
+	return s.post(k, body)
+}
+
+// post sends a frame and everything before it.
+func (s *stream) post(k kind, body []byte) error {
+	s.out.Lock()
+	defer s.out.Unlock()
+	if err := s.write(k, body); err != nil {
 		return err
 	}
 	if err := s.w.Flush(); err != nil {
@@ -132,7 +152,54 @@ func (s *stream) send(k kind, v any) error {
 	return nil
 }
 
+// letter is a message that was read by split.
+type letter struct {
+	k    kind
+	body []byte
+	err  error
+}
+
+// maxAside bounds the messages that nobody has taken yet: held frames are most of them.
+const maxAside = 4 * maxHeld
+
+// split gives messages of one kind to take from now on, whatever else comes in between; receive gets the others. Lost is told
+// when no more can come.
+func (s *stream) split(one kind, take func(body []byte) error, lost func(error)) {
+	aside := make(chan letter, maxAside)
+	s.aside = aside
+	go func() {
+		for {
+			k, body, err := s.read()
+			switch {
+			case err == nil && k == one:
+				err = take(body)
+			case err == nil && len(aside) < maxAside-1:
+				aside <- letter{k: k, body: body}
+			case err == nil:
+				err = errors.New("the other host sent more messages than are waited for")
+			}
+			if err != nil {
+				aside <- letter{err: err}
+				close(aside)
+				lost(err)
+				return
+			}
+		}
+	}()
+}
+
 func (s *stream) receive() (kind, []byte, error) {
+	if s.aside == nil {
+		return s.read()
+	}
+	l, ok := <-s.aside
+	if !ok {
+		return 0, nil, &lostError{"the other host hung up", io.ErrUnexpectedEOF}
+	}
+	return l.k, l.body, l.err
+}
+
+func (s *stream) read() (kind, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(s.r, head[:]); err != nil {
 		return 0, nil, &lostError{"the other host hung up", err}
@@ -211,13 +278,7 @@ func (b bulkWriter) Write(p []byte) (int, error) {
 }
 
 func (b bulkWriter) Close() error {
-	if err := b.s.frame(msgChunk, nil); err != nil {
-		return err
-	}
-	if err := b.s.w.Flush(); err != nil {
-		return &lostError{"write to the other host", err}
-	}
-	return nil
+	return b.s.post(msgChunk, nil)
 }
 
 // bulkReader reads the chunks of a transfer up to its end.

@@ -26,11 +26,14 @@ type Target struct {
 	// Memory opens the store for pages in an images folder. Charge is asked before room is taken; an error refuses it.
 	Memory func(images string, charge func(bytes int64) error) (PageStore, error)
 	Fill   Filler // nil: CRIU restores everything
-	Disk   Disk
-	Dir    string // on it, for checkpoints and journals
-	Hook   Hook
-	Log    *slog.Logger
-	Shelf  *Shelf // may be nil: then nothing is kept
+	// Lazy waits in an images folder for processes that lack memory, asks for it and brings it; what has not changed is in the
+	// store. Fail is called once if it cannot go on; the processes must end before anything else is done. Nil: there is no post-copy.
+	Lazy  func(container int, images string, store PageStore, ask func(question []byte) error, fail func(error)) (Lacking, error)
+	Disk  Disk
+	Dir   string // on it, for checkpoints and journals
+	Hook  Hook
+	Log   *slog.Logger
+	Shelf *Shelf // may be nil: then nothing is kept
 	// Spec makes the specification of a container from its record and sees to it that its template is here.
 	Spec func(ctx context.Context, ct *cluster.Container) (runtime.Spec, error)
 	// Unfit names what is in the way of taking a container here; nil: nothing is looked at.
@@ -51,12 +54,15 @@ type arrival struct {
 	session string             // names it
 	passes  int                // of it that are complete
 	pages   PageStore          // nil: none came yet
-	kept    KeptMemory         // from when the container left this host; nil: none, or it is in pages
-	journal journal
-	clock   *stopwatch
-	asked   bool       // for the commit
-	running bool       // the source's copy ran when the migration began, so ours must in the end
-	root    chan error // of mounting the root, which goes on while the checkpoint arrives; nil: not begun
+	lacking Lacking            // in a post-copy migration, from the restore on
+	// What has become of that: all of the memory is there, or the copy was ended.
+	complete, dead bool
+	kept           KeptMemory // from when the container left this host; nil: none, or it is in pages
+	journal        journal
+	clock          *stopwatch
+	asked          bool       // for the commit
+	running        bool       // the source's copy ran when the migration began, so ours must in the end
+	root           chan error // of mounting the root, which goes on while the checkpoint arrives; nil: not begun
 }
 
 // Serve answers one migration stream from peer, whose name was authenticated. It returns when the container runs here
@@ -73,8 +79,10 @@ func (t *Target) Serve(ctx context.Context, conn io.ReadWriteCloser, peer string
 	}
 	defer func() { dropKept(a.kept) }()
 	defer a.closePages()
+	defer a.letGo()
 	if err := a.receive(ctx); err != nil {
 		_ = a.mounted() // nothing is taken away while it is being made
+		err = errors.Join(err, a.abandon(ctx, err))
 		a.explain(conn, err)
 		if a.asked { // only the ledger knows whether there is a way back
 			return errors.Join(err, t.Recover(ctx, a.op, a.spec))
@@ -345,7 +353,7 @@ func (a *arrival) restore(ctx context.Context) error {
 		return err
 	}
 	err := a.restoreOnce(ctx, true)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || a.later() {
 		return err
 	}
 	if kept := keepLog(a.Disk, a.Dir, a.op.ID, restoreLog); kept != nil {
@@ -362,6 +370,9 @@ func (a *arrival) restore(ctx context.Context) error {
 func (a *arrival) commit(ctx context.Context) error {
 	if err := a.Hook.at(PointTargetCommit, a.op.ID); err != nil {
 		return err
+	}
+	if a.lacking != nil && a.lacking.Err() != nil {
+		return a.lacking.Err()
 	}
 	a.asked = true
 	fate, err := untilKnown(ctx, func() (Fate, error) { return a.Ledger.Commit(ctx, a.op.ID) })
@@ -412,6 +423,9 @@ func (a *arrival) tell(ctx context.Context, resumed time.Time) error {
 		return err
 	}
 	if err := a.Hook.at(PointTargetSynced, a.op.ID); err != nil {
+		return err
+	}
+	if err := a.bringRest(ctx); err != nil {
 		return err
 	}
 	a.keep()

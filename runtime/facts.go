@@ -6,7 +6,9 @@ type Facts struct {
 	Fault   string   `json:"fault,omitempty"` // why CRIU cannot be used
 	CPU     []string `json:"cpu"`             // what the CPU can do, as /proc/cpuinfo names it
 	Cgroups []string `json:"cgroups"`         // the hierarchies, by their controllers; "" is version 2
-	Time    bool     `json:"time"`            // the kernel has time namespaces
+	// Userfault says that processes of a user namespace may wait for memory to be brought, which post-copy migration needs.
+	Userfault bool `json:"userfault,omitempty"`
+	Time      bool `json:"time"` // the kernel has time namespaces
 	// What the kernel has drivers for, modules that it loads when they are needed included: "char 10:229 fuse" of devices
 	// with numbers of their own, "char 5 /dev/tty" of all that share a major number. Empty: it could not be found out.
 	Devices     []string `json:"devices"`

@@ -358,6 +358,9 @@ type Checkpoint struct {
 	PIDs    func() ([]int, error) // its processes now, as this host numbers them
 	// Pages, if not nil, takes the pages of a dump; they are not written to files then.
 	Pages *Pages
+	// Lazy says that a dump leaves out what a restore can do without, and that a restore hands over its processes
+	// over a socket in the images folder instead of bringing that (post-copy).
+	Lazy bool
 }
 
 // Pages takes the pages of a dump.

@@ -63,7 +63,7 @@ func (e *env) commands() []*cli.Command {
 		},
 		"TEMPLATES": {templateCommand(e)},
 		"NETWORKS":  {networkCommand(e), firewallCommand(e)},
-		"MACHINE":   {setupCommand(e), agentCommand(e), shutdownCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), simulateCommand(e), versionCommand(e)},
+		"MACHINE":   {setupCommand(e), agentCommand(e), shutdownCommand(e), doctorCommand(e), labCommand(e), labInitCommand(), demoCommand(e), demoClientCommand(e), simulateCommand(e), versionCommand(e), memoryGuardCommand()},
 	}
 	var all []*cli.Command
 	for _, name := range []string{"CLUSTER", "CONTAINERS", "TEMPLATES", "NETWORKS", "MACHINE"} {

@@ -17,7 +17,7 @@ func migrateCommand(e *env) *cli.Command {
 		Name: "migrate", Usage: "move a container to another host while it runs", ArgsUsage: "CT [HOST]",
 		Description: "Without HOST the leader chooses. Every failure before the hand-over leaves the container running where it was.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "mode", Value: "live", Usage: "live; near-live (copy it while it runs, stop it, start it there); offline (stop it, copy it, start it); auto (live, or near-live where something is in the way)"},
+			&cli.StringFlag{Name: "mode", Value: "live", Usage: "live; post-copy (live, and most of the memory follows when it runs there: until then the loss of either host loses it); near-live (copy it while it runs, stop it, start it there); offline (stop it, copy it, start it); auto (live, or near-live where something is in the way)"},
 			&cli.BoolFlag{Name: "offline", Usage: "the same as --mode offline"},
 			&cli.StringFlag{Name: "max-downtime", Usage: "for example `300ms`: refuse the move when more is predicted, and give it up when that is over before the hand-over"},
 			&cli.BoolFlag{Name: "force", Usage: "end the sessions of exec that are in the way, with exit code 129 (137 if they must be killed)"},

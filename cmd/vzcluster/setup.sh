@@ -2,7 +2,7 @@
 # Set-up of one Debian host for vzcluster: `vzcluster setup` (this file is embedded in the binary)
 # and `make setup` both run it.
 #
-#   setup.sh [install]               bring the host up to what vzcluster needs
+#   setup.sh [install [--post-copy]] bring the host up to what vzcluster needs
 #   setup.sh remove [--keep-packages] take all of it away again
 #   setup.sh list                    show what is there, what is missing and who installed it
 #
@@ -50,6 +50,10 @@ kernel.keys.maxkeys 20000 min
 kernel.keys.maxbytes 2000000 min
 fs.pipe-max-size 4194304 min
 fs.pipe-user-pages-soft 0 set'
+
+# Only when it is asked for: it lets every user of this host delay the kernel where it reads or writes the user's memory, which makes
+# some faults of kernels easier to use.
+POST_COPY='vm.unprivileged_userfaultfd 1 set'
 
 say()  { printf 'setup: %s\n' "$*"; }
 warn() { printf 'setup: %s\n' "$*" >&2; }
@@ -389,7 +393,7 @@ raise_sysctls() {
 restore_sysctls() {
 	[ -s "$BEFORE" ] || return 0
 	while read -r key before; do
-		ours=$(echo "$SYSCTLS" | sed -n "s/^$key \([^ ]*\) .*/\1/p")
+		ours=$(printf '%s\n' "$SYSCTLS" "$POST_COPY" | sed -n "s/^$key \([^ ]*\) .*/\1/p")
 		file=$(sysctl_file "$key")
 		now=$(cat "$file" 2>/dev/null) || continue
 		[ "$now" != "$before" ] || continue
@@ -422,6 +426,8 @@ remove_group() {
 
 install() {
 	need_root
+	[ "${1-}" != post-copy ] || SYSCTLS="$SYSCTLS
+$POST_COPY"
 	need_debian
 	lock
 	mkdir -p "$CACHE/bin"
@@ -490,11 +496,12 @@ esac
 
 case "${1-install} ${2-}" in
 'install ') install ;;
+'install --post-copy') install post-copy ;;
 'remove ') remove all ;;
 'remove --keep-packages') remove keep ;;
 'list ') list ;;
 *)
-	warn "usage: setup [install | remove [--keep-packages] | list]"
+	warn "usage: setup [install [--post-copy] | remove [--keep-packages] | list]"
 	exit 2
 	;;
 esac

@@ -32,6 +32,9 @@ func ProcessSpace(pid int) Space { return Space(uint64(pid)<<8 | kindProcess) }
 // SharedSpace is memory that processes share, by its inode. Its pages are numbered from its beginning.
 func SharedSpace(inode uint64) Space { return Space(inode<<8 | kindShared) }
 
+// Shared says that it is shared memory.
+func (s Space) Shared() bool { return uint64(s)&0xff == kindShared }
+
 func (s Space) id() uint64 { return uint64(s) >> 8 }
 
 func (s Space) valid() bool {

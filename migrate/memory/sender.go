@@ -72,6 +72,28 @@ func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error
 		t = newTable[xxh3.Uint128]()
 		s.known[space] = t
 	}
+	return s.runs(t, space, first, data, flags, func(page uint64, h xxh3.Uint128) {
+		if s.last {
+			s.now.pages.set(page, h)
+		} else {
+			t.set(page, h)
+		}
+	})
+}
+
+// Answer sends neighbouring pages of a process that stands still to a target that has asked for them. What the target has
+// from the rounds it must not have changed.
+func (s *Sender) Answer(w io.Writer, space Space, first uint64, data []byte) error {
+	s.w, s.last = w, true
+	t := s.known[space]
+	if t == nil {
+		t = newTable[xxh3.Uint128]()
+	}
+	return s.runs(t, space, first, data, pePresent, func(uint64, xxh3.Uint128) {})
+}
+
+// runs sends neighbouring pages as few records; note is told the hash of each.
+func (s *Sender) runs(t *table[xxh3.Uint128], space Space, first uint64, data []byte, flags byte, note func(uint64, xxh3.Uint128)) error {
 	n := len(data) / PageSize
 	s.stats.Pages += n
 	var run record // neighbours of which the same is said
@@ -89,11 +111,7 @@ func (s *Sender) Pages(space Space, first uint64, data []byte, flags byte) error
 		r := record{flags: flags, n: 1, space: space, page: first + uint64(i)}
 		h := s.hash(data[i*PageSize : (i+1)*PageSize])
 		r.what, r.from = s.judge(t, r, h)
-		if s.last {
-			s.now.pages.set(r.page, h)
-		} else {
-			t.set(r.page, h)
-		}
+		note(r.page, h)
 		if run.n > 0 && run.what == r.what && run.from == r.from && run.n < maxRun {
 			run.n++
 			continue

@@ -45,6 +45,11 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 	o.Root = ptr(ct.Root)
 	o.Pid = ptr(int32(pid))
 	o.Ps = s.pages.option()
+	if ct.Lazy {
+		if err := s.leaveOut(o, images); err != nil {
+			return err
+		}
+	}
 	if ct.Pages != nil && ct.Pages.Marked {
 		if err := marked(o, images); err != nil {
 			return err
@@ -71,8 +76,13 @@ func (c *Criu) Dump(ct runtime.Checkpoint, pid int, images string, ready func())
 		return err
 	}
 	_, err = s.do(rpc.CriuReqType_DUMP, o, func(script string, _ int) error {
-		if script == "post-dump" && ready != nil {
-			ready()
+		if script == "post-dump" {
+			if ct.Lazy { // nobody asks CRIU for what it has left out
+				s.pages.ours.Close()
+			}
+			if ready != nil {
+				ready()
+			}
 		}
 		return nil
 	})
@@ -114,6 +124,7 @@ func (c *Criu) Restore(ct runtime.Checkpoint, images string, h runtime.RestoreHo
 	}
 	o.Root = ptr(root)
 	o.EvasiveDevices = ptr(true)
+	o.LazyPages = ptr(ct.Lazy)
 	// Masked files lie behind the root's own /dev/null, as at the start: the container's user namespace may not change the
 	// mount flags of the host's /dev, which systemd mounts with strictatime.
 	null := runtime.Bind{Path: os.DevNull, Source: filepath.Join(ct.Root, os.DevNull)}

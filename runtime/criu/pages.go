@@ -78,6 +78,17 @@ func marked(o *rpc.CriuOpts, images string) error {
 	return nil
 }
 
+// leaveOut has a dump leave out private memory. CRIU would then wait to be asked for it: on its end of the page socket, which
+// a request cannot say but a file can.
+func (s *session) leaveOut(o *rpc.CriuOpts, images string) error {
+	file := filepath.Join(images, "lazy.conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "ps-socket %d\n", pagesFD), 0o600); err != nil {
+		return fmt.Errorf("configure criu: %w", err)
+	}
+	o.LazyPages, o.ConfigFile = ptr(true), ptr(file)
+	return nil
+}
+
 // end adds what became of serving to the result of a dump, once CRIU has ended: it came to an end by itself, or finds its
 // connection closed, which tells nothing new.
 func (p *pageSocket) end(dumped error) error {

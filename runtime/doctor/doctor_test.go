@@ -77,6 +77,7 @@ func TestFindings(t *testing.T) {
 		{"closed directory", func(_ *Config, f *Facts) { f.Closed = "/var/lib" }, "data_dir", false, "/var/lib", "chmod o+x /var/lib"},
 		{"no group", func(_ *Config, f *Facts) { f.Group = false }, "group", true, "no group", "groupadd"},
 		{"few inotify instances", func(_ *Config, f *Facts) { f.Sysctls["fs.inotify.max_user_instances"] = 128 }, "fs.inotify.max_user_instances", true, "128, 8192", "vzcluster setup"},
+		{"no post-copy", func(_ *Config, f *Facts) { f.Sysctls["vm.unprivileged_userfaultfd"] = 0 }, "vm.unprivileged_userfaultfd", true, "0, 1", "vzcluster setup --post-copy"},
 		{"pipe soft limit", func(_ *Config, f *Facts) { f.Sysctls["fs.pipe-user-pages-soft"] = 16384 }, "fs.pipe-user-pages-soft", true, "16384, 0", "vzcluster setup"},
 		{"bridge's name taken", func(_ *Config, f *Facts) { f.Bridge = Link{Kind: "vlan"} }, "network.bridge", false, "a vlan", "/etc/agent.yaml"},
 		{"no uplink configured", func(c *Config, f *Facts) { c.Uplink, f.LAN = "", "eth1" }, "network.uplink", true, "none", "to eth1"},

@@ -43,7 +43,7 @@ func kernel(f Facts) []Finding {
 		{NFTables, false, "the containers' network: the guard against spoofing is a table of the bridge family", "modprobe nf_tables"},
 		{NAT, false, "network.nat", "modprobe nft_masq"},
 		{PidFD, false, "live migration", newKernel},
-		{Userfault, true, "nothing today; post-copy migration will need it", newKernel},
+		{Userfault, true, "post-copy migration to this host", newKernel},
 		{SoftDirty, true, "nothing today; pre-copy of memory will need it, until then all of it is copied while the container is frozen", "boot a kernel with CONFIG_MEM_SOFT_DIRTY=y; Debian's have it"},
 	} {
 		why, tried := f.Features[w.feature]
@@ -92,13 +92,21 @@ func limits() []limit {
 		{"fs.inotify.max_user_watches", 1048576, "services that watch many files"},
 		{"kernel.keys.maxkeys", 20000, "many containers: each service has a session keyring"},
 		{"kernel.keys.maxbytes", 2000000, "many containers: each service has a session keyring"},
-		{"fs.pipe-max-size", 4194304, "nothing today; post-copy migration will need it"},
-		{"fs.pipe-user-pages-soft", 0, "nothing today; post-copy migration will need it"},
+		{"fs.pipe-max-size", 4194304, "post-copy migration away from this host"},
+		{"fs.pipe-user-pages-soft", 0, "post-copy migration away from this host"},
 	}
 }
 
+// postCopy is what set-up changes only when it is asked to.
+const postCopy = "vm.unprivileged_userfaultfd"
+
 func sysctls(f Facts) []Finding {
 	var all []Finding
+	if have, ok := f.Sysctls[postCopy]; ok && have == 1 {
+		all = append(all, good(postCopy, "1"))
+	} else if ok {
+		all = append(all, warn(postCopy, fmt.Sprintf("%d, 1 is needed", have), "migrate --mode post-copy to this host", setup+" --post-copy"))
+	}
 	for _, l := range limits() {
 		have, ok := f.Sysctls[l.key]
 		switch {

@@ -43,7 +43,7 @@ func Probe(ctx context.Context, c Config) Facts {
 			f.Missing = append(f.Missing, p)
 		}
 	}
-	for _, l := range append(limits(), limit{key: forwarding}) {
+	for _, l := range append(limits(), limit{key: forwarding}, limit{key: postCopy}) {
 		if n, ok := sysctl(l.key); ok {
 			f.Sysctls[l.key] = n
 		}

@@ -28,6 +28,8 @@ func (e *Engine) Facts() (runtime.Facts, error) {
 	f.CPU, f.Cgroups = cpuFlags(string(cpu)), hierarchies(string(groups))
 	_, err = os.Stat("/proc/self/ns/time")
 	f.Time = err == nil
+	allowed, err := os.ReadFile("/proc/sys/vm/unprivileged_userfaultfd")
+	f.Userfault = err == nil && strings.TrimSpace(string(allowed)) == "1"
 	f.Devices, f.FileSystems = drivers("/proc", modulesDir())
 	if f.CRIU, err = e.Checkpoints.Version(); err != nil {
 		f.CRIU, f.Fault = 0, err.Error()

@@ -77,6 +77,15 @@ func (e *Engine) Thaw(ctx context.Context, s runtime.Spec) error {
 // Checkpoint writes the memory and kernel state of a frozen container into the images folder; it stays frozen.
 // Ready is called when the images are complete. Pages takes the memory in place of files, as runtime.Checkpoint says.
 func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages *runtime.Pages, ready func()) error {
+	return e.dump(s, root, images, pages, false, ready)
+}
+
+// CheckpointLazily is a Checkpoint that leaves out memory, for RestoreLazily.
+func (e *Engine) CheckpointLazily(s runtime.Spec, root, images string, ready func()) error {
+	return e.dump(s, root, images, nil, true, ready)
+}
+
+func (e *Engine) dump(s runtime.Spec, root, images string, pages *runtime.Pages, lazy bool, ready func()) error {
 	st, err := e.OCI.Status(s.ID)
 	if err != nil {
 		return err
@@ -85,7 +94,7 @@ func (e *Engine) Checkpoint(s runtime.Spec, root, images string, pages *runtime.
 		return fmt.Errorf("container %d: %w", s.ID, runtime.ErrNotRunning)
 	}
 	ct := e.describe(s, root)
-	ct.Pages = pages
+	ct.Pages, ct.Lazy = pages, lazy
 	return e.Checkpoints.Dump(ct, st.PID, images, ready)
 }
 
@@ -168,13 +177,24 @@ func (p *plugging) wait() error {
 
 // Restore makes a copy of a checkpointed container here and holds it: it is frozen, its port is closed, and nothing of
 // it has run when Restore returns. It stays so even if the agent dies. Resume lets it go on.
-func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) (err error) {
+func (e *Engine) Restore(ctx context.Context, s runtime.Spec, images string) error {
+	return e.restore(ctx, s, images, false)
+}
+
+// RestoreLazily is a Restore after which processes lack memory. Whoever listens in the images folder brings it.
+func (e *Engine) RestoreLazily(ctx context.Context, s runtime.Spec, images string) error {
+	return e.restore(ctx, s, images, true)
+}
+
+func (e *Engine) restore(ctx context.Context, s runtime.Spec, images string, lazy bool) (err error) {
 	root, err := e.mount(ctx, s)
 	if err != nil {
 		return err
 	}
 	var plug plugging
-	pid, err := e.Checkpoints.Restore(e.describe(s, root), images, runtime.RestoreHooks{
+	ct := e.describe(s, root)
+	ct.Lazy = lazy
+	pid, err := e.Checkpoints.Restore(ct, images, runtime.RestoreHooks{
 		Namespaces: func(pid int) error {
 			plug.begin(func() error { return e.Network.Plug(s.ID, pid, s.NICs, true) })
 			return nil

@@ -134,6 +134,8 @@ func withdrawn(format string, args ...any) stepEnd {
 // stale says why a step of a plan makes no sense any more, "" when it does.
 func (m *member) stale(plan *cluster.Operation, move cluster.Move, ct *cluster.Container) string {
 	switch {
+	case plan.Kind == cluster.OpPreempt && m.pointless(plan) != "":
+		return m.pointless(plan)
 	case ct == nil:
 		return "the container is gone"
 	case ct.Desired == cluster.WantDestroyed || ct.InTrash():
@@ -233,6 +235,8 @@ func (m *member) nextStage(ctx context.Context, plan *cluster.Operation) (goesOn
 	switch plan.Kind {
 	case cluster.OpMaintain:
 		return m.nextTurn(ctx, plan)
+	case cluster.OpPreempt:
+		return false, m.useRoom(ctx, plan)
 	case cluster.OpDrain:
 		left := m.store.State().On(plan.Host)
 		if len(left) == 0 && plan.Leave {

@@ -40,6 +40,8 @@ type member struct {
 
 	firstSeeds []string // gossip addresses that the cluster named when this host joined
 
+	noRoomFor map[int]time.Time // by CTID, guarded by placing: when no moves were found last that make room for it
+
 	ruling   atomic.Bool  // the leader, and past its first barrier
 	placing  sync.Mutex   // held from a placement's decision to its commit: the next one sees what it took
 	kept     keptRoom     // guarded by placing
@@ -59,8 +61,8 @@ type member struct {
 // of it is left.
 func (a *Agent) startMember(id *trust.Identity, seeds ...string) (_ *member, err error) {
 	m := &member{
-		firstSeeds: seeds,
-		Agent:      a, name: a.cfg.Name, id: id, timing: a.deps.Timing,
+		firstSeeds: seeds, noRoomFor: map[int]time.Time{},
+		Agent: a, name: a.cfg.Name, id: id, timing: a.deps.Timing,
 		quiet: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	m.peers = newPeers(id, m.addressOf)

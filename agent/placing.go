@@ -80,7 +80,7 @@ func (m *member) fulfilAll(orders []*order) {
 		room := m.room(silent...)
 		for _, o := range orders {
 			if !o.done {
-				o.decide(room)
+				o.decide(room, func() *scheduler.Preempter { return m.preempter(silent...) })
 			}
 			if o.short {
 				now := time.Now()
@@ -102,8 +102,8 @@ func (m *member) fulfilAll(orders []*order) {
 	}
 }
 
-// decide chooses a host for each container of the order.
-func (o *order) decide(room *scheduler.Placer) {
+// decide chooses a host for each container of the order. Fresh is a board of its own, to try on whether room can be made.
+func (o *order) decide(room *scheduler.Placer, fresh func() *scheduler.Preempter) {
 	o.placed, o.taken = slices.Clone(o.items), nil
 	for i := range o.placed {
 		item := &o.placed[i]
@@ -112,6 +112,8 @@ func (o *order) decide(room *scheduler.Placer) {
 		switch {
 		case d.Host != "":
 			room.Put(d)
+		case !o.waits && o.canMakeRoom(fresh()):
+			o.waits = true // for the moves that make its room
 		case !o.waits:
 			o.release(room)
 			o.short = true
@@ -224,9 +226,15 @@ func (m *member) placeWaiting(ctx context.Context) error {
 	m.placing.Lock()
 	defer m.placing.Unlock()
 	slices.SortStableFunc(waiting, func(a, b *cluster.Container) int { return b.Rules.Priority - a.Rules.Priority })
-	room := m.room()
+	making, room := m.newRoomMaking(), m.room()
 	for _, c := range waiting {
 		d := room.Place(request(c, ""))
+		if d.Host == "" {
+			var err error
+			if d.Why, err = m.preempt(ctx, making, c, d.Why); err != nil {
+				return err
+			}
+		}
 		if d.Host == "" && d.Why == c.Detail || d.Host != "" && !m.answers(ctx, d.Host) {
 			continue
 		}

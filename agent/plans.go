@@ -40,9 +40,11 @@ func (m *member) snapshotOf(s *cluster.State, digest string) scheduler.Snapshot 
 
 // hostViews are the hosts as the scheduler sees them.
 func (m *member) hostViews(s *cluster.State) (views []scheduler.HostView) {
+	spoken := spokenFor(s)
 	for _, h := range s.Hosts() {
 		views = append(views, scheduler.HostView{
-			Name: h.Name, State: h.State, Labels: h.Labels, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h), Reserved: s.Reserved(h.Name),
+			Name: h.Name, State: h.State, Labels: h.Labels, Alive: m.alive(h.Name), Capacity: s.Policy().Offer(h),
+			Reserved: s.Reserved(h.Name).Add(spoken[h.Name]),
 		})
 	}
 	return views

@@ -175,6 +175,11 @@ func (m *member) handlePlace(_ http.ResponseWriter, r *http.Request) (any, error
 	for _, h := range d.Hosts {
 		reply.Hosts = append(reply.Hosts, api.PlaceHost{Host: h.Host, Fits: h.Fits, Score: h.Score, Free: h.Free, Reason: h.Reason})
 	}
+	if want := wanted(req, &cluster.Template{}); d.Host == "" && req.Host == "" && mayPreempt(&want) {
+		if made := m.preempter().MakeRoom(request(&want, "")); made.Host != "" {
+			reply.RoomOn, reply.Moves, reply.Why = made.Host, made.Moves, d.Why+"; "+made.Why
+		}
+	}
 	return reply, nil
 }
 

@@ -68,6 +68,8 @@ func (r *Rules) Check() error {
 		return Refuse(ErrInvalid, "a limit per host or zone counts the containers of a group; name the group too")
 	case r.Priority < -MaxPriority || r.Priority > MaxPriority:
 		return Refuse(ErrInvalid, "the priority must lie between -%d and %d, 0 is normal", MaxPriority, MaxPriority)
+	case r.Preempt != "" && r.Preempt != PreemptOffline && r.Preempt != PreemptNever:
+		return Refuse(ErrInvalid, "%q is no way to make room; use live, %s or %s", r.Preempt, PreemptOffline, PreemptNever)
 	case r.Guarantee < 0:
 		return Refuse(ErrInvalid, "guaranteed memory cannot be negative; use 0 for none")
 	}

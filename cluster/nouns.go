@@ -148,6 +148,7 @@ const (
 	OpDrain       OperationKind = "drain"
 	OpConsolidate OperationKind = "consolidate"
 	OpRebalance   OperationKind = "rebalance"
+	OpPreempt     OperationKind = "preempt"  // makes room for a container of a higher priority that waits
 	OpMaintain    OperationKind = "maintain" // one host after the other: drained, its hook run, filled again
 )
 
@@ -171,7 +172,7 @@ type Operation struct {
 	ID         string          `json:"id"`
 	Kind       OperationKind   `json:"kind"`
 	Status     OperationStatus `json:"status"`
-	Container  int             `json:"container,omitempty"`  // migrate
+	Container  int             `json:"container,omitempty"`  // migrate; preempt: the one that waits for room
 	Generation uint64          `json:"generation,omitempty"` // migrate: the generation that is handed over
 	From       string          `json:"from,omitempty"`
 	To         string          `json:"to,omitempty"`
@@ -182,7 +183,7 @@ type Operation struct {
 	Force         bool        `json:"force,omitempty"` // migrate: sessions of exec are ended for it
 	Parent        string      `json:"parent,omitempty"`
 	Why           string      `json:"why,omitempty"`
-	Host          string      `json:"host,omitempty"`      // drain
+	Host          string      `json:"host,omitempty"`      // drain; preempt: where room is made
 	Steps         []Move      `json:"steps,omitempty"`     // drain, consolidate: the plan
 	Width         int         `json:"width,omitempty"`     // of a plan: moves at once; 0 is taken as 1
 	Partial       bool        `json:"partial,omitempty"`   // of a plan: what cannot be moved stays, and the rest is moved

@@ -22,6 +22,15 @@ const (
 // Placements lists them.
 func Placements() []Placement { return []Placement{Spread, Pack, Balanced} }
 
+// Preempt is what may be done to containers of a lower priority when one of a higher priority has no room.
+type Preempt string
+
+// What may be done. The empty one: they are moved, live if they run.
+const (
+	PreemptOffline Preempt = "offline" // those that cannot be moved live are stopped, moved and started again
+	PreemptNever   Preempt = "never"   // nothing: the container waits until there is room
+)
+
 // Op is how a constraint compares a host's label with its values.
 type Op string
 
@@ -56,6 +65,7 @@ type Rules struct {
 	MaxPerHost  int          `json:"max_per_host,omitempty"` // containers of the group on its host, itself included; 0: any number
 	MaxPerZone  int          `json:"max_per_zone,omitempty"` // the same for the label "zone"; hosts without one are one zone
 	Priority    int          `json:"priority,omitempty"`     // a higher one may have lower ones moved away; below 0: not protected against the loss of a host
+	Preempt     Preempt      `json:"preempt,omitempty"`      // what is done to lower ones for it; empty: moved live
 	Policy      Placement    `json:"policy,omitempty"`
 	Pinned      string       `json:"pinned,omitempty"`    // the only host that it may be on
 	Guarantee   int64        `json:"guarantee,omitempty"` // bytes of memory that its host keeps for it, however much is overcommitted

@@ -1,9 +1,14 @@
 package cluster
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // plans are the kinds of operation that have steps.
-func plans() []OperationKind { return []OperationKind{OpDrain, OpConsolidate, OpRebalance, OpMaintain} }
+func plans() []OperationKind {
+	return []OperationKind{OpDrain, OpConsolidate, OpRebalance, OpMaintain, OpPreempt}
+}
 
 // IsPlan reports whether the operation has steps that are migrations of their own.
 func (o *Operation) IsPlan() bool { return slices.Contains(plans(), o.Kind) }
@@ -22,6 +27,11 @@ func (c BeginPlan) apply(s *State) (any, error) {
 			return nil, err
 		}
 	}
+	if op.Kind == OpPreempt {
+		if err := s.checkPreempt(&op); err != nil {
+			return nil, err
+		}
+	}
 	if proposed {
 		op.Status = OpProposed
 	} else if err := s.checkAlone(&op); err != nil {
@@ -31,6 +41,47 @@ func (c BeginPlan) apply(s *State) (any, error) {
 	put(s, &s.operations, op.ID, &op)
 	s.forgetProposals()
 	return &op, nil
+}
+
+// checkPreempt refuses to make room for what does not wait for any, and to move what is as important.
+func (s *State) checkPreempt(op *Operation) error {
+	if _, err := s.mustHost(op.Host); err != nil {
+		return err
+	}
+	c, err := s.mustContainer(op.Container)
+	if err != nil {
+		return err
+	}
+	if !c.Waits() {
+		return Refuse(ErrStale, "%s does not wait for room any more, it is on %s", c.Ref(), c.Host)
+	}
+	for _, step := range op.Steps {
+		if o := s.containers.get(step.Container); o != nil && o.Rules.Priority >= c.Rules.Priority {
+			return Refuse(ErrConflict, "%s has a priority of %d, it does not make room for %s with %d", o.Ref(), o.Rules.Priority, c.Ref(), c.Rules.Priority)
+		}
+	}
+	return nil
+}
+
+// Preemptions returns the plans under way that make room for a container which waits.
+func (s *State) Preemptions() (plans []*Operation) {
+	for _, o := range s.operations {
+		if o.Kind == OpPreempt && o.Active() {
+			plans = append(plans, o)
+		}
+	}
+	slices.SortFunc(plans, func(a, b *Operation) int { return strings.Compare(a.ID, b.ID) })
+	return plans
+}
+
+// PreemptionFor returns the plan under way that makes room for a container, nil when there is none.
+func (s *State) PreemptionFor(id int) *Operation {
+	for _, o := range s.Preemptions() {
+		if o.Container == id {
+			return o
+		}
+	}
+	return nil
 }
 
 // keptProposals is how many plans may wait for approval; the oldest goes when there is one more.
@@ -57,8 +108,11 @@ func (s *State) checkAlone(op *Operation) error {
 			continue
 		}
 		what := "a " + string(o.Kind)
-		if o.Kind == OpDrain {
+		switch o.Kind {
+		case OpDrain:
 			what = "the drain of host " + o.Host
+		case OpPreempt:
+			what = "a plan that makes room on host " + o.Host
 		}
 		return Refuse(ErrConflict, "%s is under way (operation %s, %s); wait until it has ended, or end it with 'vzcluster plan stop %s'", what, o.ID, o.Status, o.ID)
 	}

@@ -95,3 +95,40 @@ func TestParking(t *testing.T) {
 		t.Errorf("a second host of four was parked: %v", err)
 	}
 }
+
+// Room is made for what waits only, and only by what is less important.
+func TestPreemption(t *testing.T) {
+	s := must(t, must(t, NewState(), threeHosts()...), create(101, "h1"), create(102, "h1"))
+	waits := CreateContainers{At: at(4), Specs: []Container{{Template: "deb", Limits: Limits{RAM: gib}, Rules: Rules{Priority: 5}}}, Items: []NewContainer{{ID: 110, Waits: true}}}
+	s = must(t, s, waits)
+	room := plan("a", OpPreempt, "h1")
+	room.Operation.Container = 110
+	for name, tc := range map[string]struct {
+		change func(*Operation)
+		before []Command
+		want   error
+	}{
+		"for what waits":          {},
+		"for what is not there":   {change: func(o *Operation) { o.Container = 111 }, want: ErrNotFound},
+		"for what is on a host":   {change: func(o *Operation) { o.Container = 101 }, want: ErrStale},
+		"on no host":              {change: func(o *Operation) { o.Host = "h9" }, want: ErrNotFound},
+		"by what is as important": {before: []Command{SetContainer{ID: 102, Rules: &Rules{Priority: 5}}}, want: ErrConflict},
+		"beside another plan":     {before: []Command{plan("z", OpDrain, "h2")}, want: ErrConflict},
+	} {
+		c := room
+		if tc.change != nil {
+			tc.change(&c.Operation)
+		}
+		next, _, err := must(t, s, tc.before...).Apply(c)
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
+		if err == nil && next.PreemptionFor(110) == nil {
+			t.Errorf("%s: no plan is known for the container", name)
+		}
+	}
+	s = must(t, s, room, EndPlan{Operation: "a", Status: OpDone, At: at(6)})
+	if s.PreemptionFor(110) != nil {
+		t.Error("the plan has ended, and yet the container waits for it")
+	}
+}

@@ -305,6 +305,9 @@ type PlaceReply struct {
 	Host  string      `json:"host"` // empty: nowhere
 	Why   string      `json:"why"`
 	Hosts []PlaceHost `json:"hosts"` // every host and its reason
+	// When it fits nowhere, but moves of containers of a lower priority make room: where, and which.
+	RoomOn string         `json:"room_on,omitempty"`
+	Moves  []cluster.Move `json:"moves,omitempty"`
 }
 
 // PlaceHost is one host's part of a placement decision.

@@ -204,6 +204,9 @@ func placeCommand(e *env) *cli.Command {
 			if err := e.show(c, p, placeView(p, c.Bool("why"))); err != nil {
 				return err
 			}
+			if p.RoomOn != "" {
+				return e.showRoomMaking(p)
+			}
 			if p.Host == "" {
 				return api.Errorf(api.CodeNoFit, "", "%s", p.Why)
 			}
@@ -211,6 +214,16 @@ func placeCommand(e *env) *cli.Command {
 			return nil
 		}),
 	}
+}
+
+// showRoomMaking prints what would be moved so that the container has room.
+func (e *env) showRoomMaking(p api.PlaceReply) error {
+	e.progress("%s", p.Why)
+	for i, m := range p.Moves {
+		e.progress("[%d/%d] %s: %s -> %s, %s", i+1, len(p.Moves), m.Name, m.From, m.To, m.Why)
+	}
+	e.progress("then it goes to %s", p.RoomOn)
+	return nil
 }
 
 func placeView(p api.PlaceReply, why bool) view {

@@ -83,6 +83,13 @@ host2 *  yes   0.750  2G        0.5        1T         75% free
 	if r := f.run("place", "--template", "x"); r.stdout != "host2\n" {
 		t.Errorf("without --why: %+v", r)
 	}
+	p.Host, p.Why, p.RoomOn = "", "no host can take it; 1 move makes room on host1", "host1"
+	p.Moves = []cluster.Move{{Name: "web", From: "host1", To: "host2", Why: "its priority is 0"}}
+	room := "no host can take it; 1 move makes room on host1\n[1/1] web: host1 -> host2, its priority is 0\nthen it goes to host1\n"
+	if r := f.run("place", "--template", "x", "--priority", "5", "--preempt", "offline"); r.code != 0 || r.stderr != room || !strings.Contains(f.asked[len(f.asked)-1], `"preempt":"offline"`) {
+		t.Errorf("after moves: %+v", r)
+	}
+	p.RoomOn, p.Moves = "", nil
 	p.Host, p.Why = "", "no host can take it: host1 is cordoned"
 	if r := f.run("place", "--template", "x"); r.code != 4 || r.stderr != "vzcluster: no host can take it: host1 is cordoned\n" || !strings.Contains(r.stdout, "is cordoned") {
 		t.Errorf("nowhere: %+v", r)

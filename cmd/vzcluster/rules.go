@@ -17,7 +17,8 @@ func ruleFlags() []cli.Flag {
 		&cli.StringFlag{Name: "group", Usage: "`NAME` of what --max-per-host and --max-per-zone count"},
 		&cli.IntFlag{Name: "max-per-host", Usage: "at most `N` of its group on its host; 0: any number"},
 		&cli.IntFlag{Name: "max-per-zone", Usage: "at most `N` of its group in its zone; 0: any number"},
-		&cli.IntFlag{Name: "priority", Usage: "`N` from -1000 to 1000: higher ones get room first"},
+		&cli.IntFlag{Name: "priority", Usage: "`N` from -1000 to 1000: higher ones get room first, and lower ones are moved for them"},
+		&cli.StringFlag{Name: "preempt", Usage: "if it fits nowhere, move lower priorities away: `HOW` is live, offline (stop those that cannot move live) or never"},
 		&cli.StringFlag{Name: "policy", Usage: "how a host is chosen, `WAY` is spread, pack or balanced; default: the cluster's"},
 		&cli.StringFlag{Name: "pin", Usage: "it may only be on `HOST`, plans cannot move it; none: anywhere"},
 		&cli.StringFlag{Name: "guarantee", Usage: "`SIZE` of memory that is kept for it however much is overcommitted"},
@@ -50,6 +51,11 @@ func readRules(c *cli.Context, r cluster.Rules) (cluster.Rules, error) {
 	}
 	if c.IsSet("policy") {
 		r.Policy = cluster.Placement(unlessNone(c.String("policy")))
+	}
+	if c.IsSet("preempt") {
+		if r.Preempt = cluster.Preempt(c.String("preempt")); r.Preempt == "live" {
+			r.Preempt = ""
+		}
 	}
 	if c.IsSet("pin") {
 		r.Pinned = unlessNone(c.String("pin"))
@@ -129,6 +135,8 @@ func rulesText(r cluster.Rules) string {
 	say(r.MaxPerHost > 0, "at most "+number(r.MaxPerHost, "container")+" of its group on a host")
 	say(r.MaxPerZone > 0, "at most "+number(r.MaxPerZone, "container")+" of its group in a zone")
 	say(r.Priority != 0, fmt.Sprintf("priority %d", r.Priority))
+	say(r.Preempt == cluster.PreemptOffline, "lower priorities are moved for it, stopped if need be")
+	say(r.Preempt == cluster.PreemptNever, "nothing is moved for it")
 	say(r.Policy != "", "placed by "+string(r.Policy))
 	say(r.Pinned != "", "only on "+r.Pinned)
 	say(r.Guarantee > 0, cluster.Bytes(r.Guarantee)+" of memory guaranteed")

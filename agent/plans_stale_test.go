@@ -71,8 +71,8 @@ func anyOf(text, words string) bool {
 	return false
 }
 
-// TestHostDiesDuringItsDrain: its moves are withdrawn, the drain says that it is down, and what is on it goes on there.
-func TestHostDiesDuringItsDrain(t *testing.T) {
+// TestHostDiesBeforeItsDrain: the moves of a saved plan are withdrawn, the drain says that it is down, and what is on it goes on there.
+func TestHostDiesBeforeItsDrain(t *testing.T) {
 	l, hosts := newCluster(t, 3)
 	eventually(t, "three voters", func() error { return threeVoters(hosts[0]) })
 	follower, ctx := l.followers()[0], t.Context()

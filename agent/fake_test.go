@@ -310,7 +310,7 @@ func (e *fakeEngine) Beans(int) ([]runtime.Bean, error) {
 	return e.beans, nil
 }
 
-func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{}, nil }
+func (e *fakeEngine) Usage(int) (runtime.Usage, error) { return runtime.Usage{CPUUsec: 5000}, nil }
 func (e *fakeEngine) limits(id int) (l runtime.Limits) {
 	e.with(id, func(c *fakeContainer) { l = c.limits })
 	return l

@@ -59,7 +59,7 @@ func (e *env) commands() []*cli.Command {
 		"CONTAINERS": {
 			createCommand(e), runCommand(e), startCommand(e), stopCommand(e), restartCommand(e), destroyCommand(e), lsCommand(e), showCommand(e),
 			setCommand(e), suspendCommand(e), resumeCommand(e), snapshotCommand(e), cloneCommand(e), reinstallCommand(e), applyCommand(e), diffCommand(e), renameCommand(e), describeCommand(e), labelCommand(e), trashCommand(e), undeleteCommand(e),
-			execCommand(e), enterCommand(e), runScriptCommand(e), cpCommand(e), topCommand(e), pidCommand(e), logsCommand(e), eventsCommand(e), ubcCommand(e), placeCommand(e), migrateCommand(e),
+			execCommand(e), enterCommand(e), runScriptCommand(e), cpCommand(e), topCommand(e), pidCommand(e), logsCommand(e), eventsCommand(e), ubcCommand(e), statsCommand(e), placeCommand(e), migrateCommand(e),
 		},
 		"TEMPLATES": {templateCommand(e)},
 		"NETWORKS":  {networkCommand(e), firewallCommand(e)},

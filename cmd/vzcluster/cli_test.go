@@ -74,7 +74,7 @@ func TestUsageErrors(t *testing.T) {
 		"consolidate --parallel 0":           "parallel: 0 moves at once cannot be made, write a number from 1 to 16",
 		"host drain a --parallel 17":         "parallel: 17 moves at once cannot be made, write a number from 1 to 16",
 		"host drain a --parallel x":          "parallel: x is not a number",
-		"migrate web --mode warm":            "mode: warm is not a mode, write one of live, near-live, offline, auto",
+		"migrate web --mode warm":            "mode: warm is not a mode, write one of live, post-copy, near-live, offline, auto",
 		"migrate web --mode=":                "mode: nothing is not a mode",
 		"migrate web --offline --mode live":  "offline: --mode says live",
 		"migrate web --max-downtime 300":     "max-downtime: 300 is not a downtime, write at least 1ms, for example 300ms or 2s",

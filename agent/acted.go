@@ -57,6 +57,7 @@ func (r *reconciler) note(id int, a acted) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.acted[id], r.traces[id] = a, true
+	r.settle(id)
 	r.announce()
 	return nil
 }
@@ -67,6 +68,7 @@ func (r *reconciler) forget(id int) error {
 	defer r.mu.Unlock()
 	delete(r.acted, id)
 	delete(r.traces, id)
+	r.settle(id)
 	r.announce()
 	if err := os.Remove(r.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -78,7 +80,7 @@ func (r *reconciler) forget(id int) error {
 func (r *reconciler) settleBoot(id int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.found, id)
+	r.settle(id)
 	r.announce()
 }
 

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,27 +17,48 @@ import (
 // bootWait bounds how long a container waits for those that come before it when its host boots.
 const bootWait = 2 * time.Minute
 
-// bootFile tells that what follows from the host's boot was begun: its name is no container's.
+// bootFile tells which containers the boot of the host has found, until each has had what follows from that: an agent that is
+// killed before leaves them to the next one. Its name is no container's.
 const bootFile = "booted"
 
-// noteBoot finds out whether this is the first agent since the host booted.
-func (r *reconciler) noteBoot() error {
+// bootRecord is what the file tells.
+type bootRecord struct {
+	Boot  string `json:"boot"`
+	Found []int  `json:"found,omitempty"`
+}
+
+// readBoot finds out whether an agent knew already, since the host booted, what the boot has found.
+func (r *reconciler) readBoot() {
+	var b bootRecord
+	raw, err := os.ReadFile(filepath.Join(r.dir, bootFile))
+	if err != nil || json.Unmarshal(raw, &b) != nil || b.Boot != r.boot {
+		r.booted = newOperationID()
+		return
+	}
+	r.found = map[int]bool{}
+	for _, id := range b.Found {
+		if _, did := r.acted[id]; !did {
+			r.found[id] = true
+		}
+	}
+}
+
+func (r *reconciler) writeBoot(found map[int]bool) {
+	raw, err := json.Marshal(bootRecord{Boot: r.boot, Found: slices.Sorted(maps.Keys(found))})
 	file := filepath.Join(r.dir, bootFile)
-	if b, err := os.ReadFile(file); err == nil && string(b) == r.boot {
-		return nil
+	if err == nil {
+		err = errors.Join(os.WriteFile(file+".new", raw, 0o600), os.Rename(file+".new", file))
 	}
-	r.booted = newOperationID()
-	if err := os.WriteFile(file, []byte(r.boot), 0o600); err != nil {
-		return fmt.Errorf("that the host has booted cannot be noted: %w", err)
+	if err != nil {
+		r.m.log.Error("what the boot of this host has found cannot be kept", "error", err)
 	}
-	return nil
 }
 
 // findBooted takes down which containers the boot of the host has found. The replica fills slowly when an agent begins:
 // it is known when that boot, which was committed after it, is in it.
 func (r *reconciler) findBooted(s *cluster.State) {
 	r.mu.Lock()
-	known := r.booted == "" || r.found != nil
+	known := r.found != nil
 	r.mu.Unlock()
 	if h := s.Host(r.m.name); known || h == nil || h.Boot != r.booted {
 		return
@@ -44,6 +67,7 @@ func (r *reconciler) findBooted(s *cluster.State) {
 	for _, c := range s.On(r.m.name) {
 		found[c.ID] = true
 	}
+	r.writeBoot(found)
 	r.mu.Lock()
 	r.found = found
 	r.mu.Unlock()
@@ -52,15 +76,22 @@ func (r *reconciler) findBooted(s *cluster.State) {
 	}
 }
 
+// settle notes that a container has had what follows from the boot; r.mu is held.
+func (r *reconciler) settle(id int) {
+	if !r.found[id] {
+		return
+	}
+	if delete(r.found, id); len(r.found) == 0 {
+		r.writeBoot(nil)
+	}
+}
+
 // unsure says whether it is not known yet what a boot means for the containers. r.mu is held.
-func (r *reconciler) unsure() bool { return r.booted != "" && r.found == nil }
+func (r *reconciler) unsure() bool { return r.found == nil }
 
 // fresh says whether a container is as the boot of the host has found it: nothing was done or decided for it since. r.mu is
 // held.
-func (r *reconciler) fresh(id int) bool {
-	_, did := r.acted[id]
-	return !did && r.found[id]
-}
+func (r *reconciler) fresh(id int) bool { return r.found[id] }
 
 // turn waits until the containers that are to be started before this one, when the host boots, have been.
 func (r *reconciler) turn(ctx context.Context, c *cluster.Container) {

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vzcluster/vzcluster/agent/api"
@@ -116,6 +118,25 @@ func TestHostBoots(t *testing.T) {
 	if fresh {
 		t.Error("what was created after the boot is as the boot has found it")
 	}
+
+	web := h.becomes("web", cluster.Running, 1)
+	h.act("late", "stop", api.ActionRequest{})
+	boot("late", cluster.BootYes)
+	h.stop()
+	h.engine.end(web.ID)
+	must(t, os.RemoveAll(rec.dir))
+	must(t, os.Mkdir(rec.dir, 0o700))
+	rec.writeBoot(map[int]bool{web.ID: true}) // by an agent that was killed then
+	h.start()
+	h.becomes("web", cluster.Running, 2)
+	h.becomes("late", cluster.Stopped, 0)
+	eventually(t, "the boot is over", func() error {
+		raw, err := os.ReadFile(filepath.Join(rec.dir, bootFile))
+		if err == nil && strings.Contains(string(raw), "found") {
+			err = errors.New(string(raw))
+		}
+		return err
+	})
 }
 
 func TestHostShutsDown(t *testing.T) {

@@ -64,7 +64,11 @@ func newReconciler(m *member) (*reconciler, error) {
 		kills: map[int]kill{}, loans: map[int]map[*loan]bool{}, ends: map[int]runtime.End{},
 		changed: make(chan struct{}),
 	}
-	return r, errors.Join(r.load(), r.noteBoot())
+	if err := r.load(); err != nil {
+		return nil, err
+	}
+	r.readBoot()
+	return r, nil
 }
 
 // run watches the replica and the host until ctx ends.

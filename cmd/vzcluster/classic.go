@@ -22,7 +22,7 @@ func classic(args []string) (tool string, rest []string) {
 
 func (e *env) classicEnv() vzctl.Env {
 	return vzctl.Env{
-		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, Version: version().Version,
+		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, Version: version().Version, Hash: hashPassword,
 		Connect: func() (*api.Client, error) {
 			endpoint := cmp.Or(e.getenv("VZCLUSTER_HOST"), defaultHost)
 			conf, err := e.tlsFor(endpoint)

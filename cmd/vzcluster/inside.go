@@ -43,7 +43,7 @@ func (e *env) insideRequest(c *cli.Context) (r api.InsideRequest, any bool, err 
 		if !ok || user == "" || password == "" {
 			return r, false, usagef(c, "password: write USER:PASSWORD") // what was written is not repeated
 		}
-		hash, err := sha512_crypt.New().Generate([]byte(password), nil)
+		hash, err := hashPassword(password)
 		if err != nil {
 			return r, false, api.Errorf(api.CodeFailed, "", "the password cannot be hashed: %v", err)
 		}
@@ -67,4 +67,9 @@ func (e *env) insideRequest(c *cli.Context) (r api.InsideRequest, any bool, err 
 		r.Keys[user] += string(keys) + "\n"
 	}
 	return r, len(r.Passwords)+len(r.Keys) > 0 || r.TimeZone != "", nil
+}
+
+// hashPassword makes of a password what /etc/shadow has.
+func hashPassword(password string) (string, error) {
+	return sha512_crypt.New().Generate([]byte(password), nil)
 }

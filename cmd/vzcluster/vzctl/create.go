@@ -31,6 +31,9 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 		p.overlay(from)
 	}
 	p.overlay(said)
+	if len(p.ipDel)+len(p.set.NICDel) > 0 {
+		p.notes = append(p.notes, "Warning: --ipdel and --netif_del are ignored: a new container has nothing to take away")
+	}
 	cl, err := t.client()
 	if err != nil {
 		return err
@@ -46,6 +49,11 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 		return refused(err, p.ipAdd)
 	}
 	t.say("Performing postcreate actions")
+	if r, any := p.later(); any {
+		if _, err := cl.Set(ctx, id(c), r); err != nil {
+			return fail(exitOf(classify(err, codeSystem), codeSystem), "The container was created, but not all of it was set: %v", err)
+		}
+	}
 	t.say("CT configuration saved to the cluster")
 	t.say("Container private area was created")
 	if t.verbose > 0 {

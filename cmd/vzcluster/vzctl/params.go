@@ -19,7 +19,8 @@ type params struct {
 	set          api.SetRequest
 	template     string
 	ipAdd, ipDel []string
-	notes        []string // options without a counterpart here, one sentence each
+	passwords    map[string]string // by user, of `set` only; they are kept nowhere
+	notes        []string          // options without a counterpart here, one sentence each
 }
 
 // said reports whether anything of the container is to be changed.
@@ -37,6 +38,12 @@ func (p *params) overlay(over params) {
 		p.template = over.template
 	}
 	p.ipAdd, p.ipDel = append(p.ipAdd, over.ipAdd...), append(p.ipDel, over.ipDel...)
+	for user, password := range over.passwords {
+		if p.passwords == nil {
+			p.passwords = map[string]string{}
+		}
+		p.passwords[user] = password
+	}
 	p.notes = append(p.notes, over.notes...)
 }
 
@@ -60,7 +67,7 @@ func parameters() []parameter {
 		{"cpus", "", cpuCount},
 		{"cpumask", "", cpuMask},
 		{"nodemask", "", nodeMask},
-		{"numproc", "", func(p *params, v string) error { return number(upper(v), 0, math.MaxInt64, &p.set.PIDs) }},
+		{"numproc", "", numproc},
 		{"ioprio", "", ioPriority},
 		{"iolimit", "", ioLimit},
 		{"iopslimit", "", iopsLimit},
@@ -73,6 +80,9 @@ func parameters() []parameter {
 		{"ostemplate", "", func(p *params, v string) error { p.template = v; return nil }},
 		{"ipadd", "IP_ADDRESS", func(p *params, v string) error { return addresses(v, &p.ipAdd) }},
 		{"ipdel", "IPDEL", func(p *params, v string) error { return removal(v, &p.ipDel) }},
+		{"netif_add", "NETIF_ADD", addNIC},
+		{"netif_del", "NETIF_DEL", removeNIC},
+		{"disabled", "", disabled},
 	}, without())
 }
 
@@ -83,17 +93,21 @@ func without() []parameter {
 	for _, group := range []struct{ why, names string }{
 		{
 			"memory is limited as a whole: use --ram and --swap",
-			"kmemsize lockedpages privvmpages shmpages vmguarpages oomguarpages dcachesize vm_overcommit",
+			"kmemsize lockedpages privvmpages shmpages totvmpages vmguarpages oomguarpages dcachesize vm_overcommit",
 		},
 		{
 			"only memory and processes are counted here, not other objects of the kernel",
-			"numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent",
+			"avnumproc numtcpsock numothersock tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf numfile numflock numpty numsiginfo numiptent",
 		},
 		{"a container is stored in a layer of its own above its template, wherever the host keeps its data", "root private layout ve_layout velayout mount_opts"},
 		{"there is no quota inside a container", "diskquota quotatime quotaugidlimit"},
+		{"times of access are kept as the host's file system keeps them", "noatime"},
 		{"every container has a user namespace with a range of its own", "local_uid local_gid"},
 		{"the capabilities of a container are fixed", "capability"},
 		{"containers get no devices of the host", "devices devnodes pci_add pci_del netdev_add netdev_del"},
+		{"the kernel's features are the same for all containers", "features"},
+		{"network cards are added and taken away with --netif_add and --netif_del, and not changed", "ifname mac host_ifname host_mac bridge mac_filter"},
+		{"how long a container may take to stop is said when it is stopped: `vzcluster stop --grace`", "stop-timeout"},
 		{"a container may use netfilter in its own network as it likes", "iptables netfilter"},
 		{"/proc/meminfo follows --ram", "meminfo"},
 	} {
@@ -116,7 +130,10 @@ func (p *params) options() []option {
 	return all
 }
 
-const page = 4096 // bytes
+const (
+	page      = 4096 // bytes
+	maxNumber = math.MaxInt64
+)
 
 // upper is the second of "barrier:limit", or the only one: what cannot be exceeded.
 func upper(v string) string {

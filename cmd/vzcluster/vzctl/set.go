@@ -20,7 +20,7 @@ func (t *tool) set(ctx context.Context, ct string, args []string) error {
 		}
 		return nil
 	}}
-	options := append(p.options(), setmode, text("applyconfig", &sample), text("applyconfig_map", &group),
+	options := append(p.options(), p.password(), setmode, text("applyconfig", &sample), text("applyconfig_map", &group),
 		flag("save", &save), flag("force", &force), flag("reset_ub", &reset), flag("offline-resize", &offline))
 	if err := noMore(parse(args, options)); err != nil {
 		return err
@@ -54,9 +54,14 @@ func (t *tool) apply(ctx context.Context, c api.Container, p params, save bool) 
 	switch {
 	case p.template != "":
 		return fail(codeValue, "A container keeps the template that it was created from; nothing was changed")
-	case !p.said():
+	case !p.said() && len(p.passwords) == 0:
 		t.say("No changes in CT configuration, not saving")
 		return nil
+	}
+	// Before the rest: what is refused here has changed nothing.
+	inside := func(r api.InsideRequest) error { return t.cl.Inside(ctx, id(c), r) }
+	if err := t.setPasswords(p, inside); err != nil || !p.said() {
+		return err
 	}
 	if _, err := t.cl.Set(ctx, id(c), p.set); err != nil {
 		if api.CodeOf(err) == api.CodeConflict && p.set.Name != nil {
@@ -99,6 +104,15 @@ func (t *tool) told(p params) {
 	}
 	if s.NUMANodes != nil {
 		t.say("Setting NUMA node mask: %s", *s.NUMANodes)
+	}
+	for _, n := range s.NICAdd {
+		t.say("Configure veth devices: %s", n.Name)
+	}
+	for _, name := range s.NICDel {
+		t.say("Deleting network interface: %s", name)
+	}
+	if s.Hostname != nil {
+		t.say("Set hostname: %s", *s.Hostname)
 	}
 	if s.Name != nil {
 		t.say("Name %s assigned", *s.Name)

@@ -23,6 +23,8 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Version        string
 	Connect        func() (*api.Client, error)
+	// Hash makes of a password what crypt(5) describes.
+	Hash func(password string) (string, error)
 	// Session runs a command in a container with the caller's streams, and its terminal if wanted; it returns the exit code.
 	Session func(ctx context.Context, cl *api.Client, ct string, x api.Exec) (int, error)
 }
@@ -189,6 +191,9 @@ vzctl set <ctid> [--save] [--ram <size>] [--swap <size>] [--cpuunits <N>]
    [--cpumask <cpus>] [--nodemask <nodes>] [--numproc <N>] [--ioprio <0-7>]
    [--iolimit <MB/s>] [--iopslimit <N>]
    [--hostname <name>] [--name <name>] [--description <text>]
+   [--userpasswd <user>:<password>] [--onboot yes|no] [--bootorder <N>]
+   [--ipadd <addr>] [--ipdel <addr>|all] [--netif_add <name>[,,,,<network>]]
+   [--netif_del <name>] [--applyconfig <name>]
 
 Sizes have a suffix: B K M G T, or P for pages of 4 KiB. Options of OpenVZ that
 mean nothing here are accepted with a warning that says why.

@@ -53,6 +53,7 @@ func called(name string) func(*testscript.TestScript, bool, []string) {
 		a := agentOf(ts)
 		env := Env{
 			Stdin: strings.NewReader(""), Stdout: ts.Stdout(), Stderr: ts.Stderr(), Version: "1",
+			Hash:    func(password string) (string, error) { return fmt.Sprintf("$6$%d", len(password)), nil },
 			Connect: func() (*api.Client, error) { return api.NewClient("unix://"+a.socket, nil) },
 			Session: func(_ context.Context, _ *api.Client, ct string, x api.Exec) (int, error) {
 				return a.session(ts.Stdout(), ct, x)
@@ -113,6 +114,7 @@ func (a *fakeAgent) routes() http.Handler {
 	handle(api.RouteContainer, a.one(func(c *api.Container, _ *http.Request) any { return c }))
 	handle(api.RouteSet, a.one(a.set))
 	handle(api.RouteAction, a.one(a.act))
+	handle(api.RouteInside, a.one(a.inside))
 	handle(api.RouteSnapshot, a.one(func(c *api.Container, r *http.Request) any {
 		var q api.SnapshotRequest
 		_ = json.NewDecoder(r.Body).Decode(&q)
@@ -186,6 +188,16 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 	if q.Text != nil {
 		c.Text = *q.Text
 	}
+	if q.Hostname != nil {
+		c.Hostname = *q.Hostname
+	}
+	for _, n := range q.NICAdd {
+		if n.Network == "none-such" {
+			return api.Errorf(api.CodeNotFound, "", "there is no network %q", n.Network)
+		}
+	}
+	c.NICs = append(c.NICs, q.NICAdd...)
+	c.NICs = slices.DeleteFunc(c.NICs, func(n cluster.NIC) bool { return slices.Contains(q.NICDel, n.Name) })
 	if q.Name != nil {
 		for _, o := range a.containers {
 			if o.Name == *q.Name {
@@ -195,6 +207,18 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 		c.Name = *q.Name
 	}
 	return c
+}
+
+// inside knows the user root only, and takes hashes only.
+func (a *fakeAgent) inside(_ *api.Container, r *http.Request) any {
+	var q api.InsideRequest
+	_ = json.NewDecoder(r.Body).Decode(&q)
+	for user, hash := range q.Passwords {
+		if user != "root" || !strings.HasPrefix(hash, "$6$") {
+			return api.Errorf(api.CodeFailed, "", "there is no user %q in the container", user)
+		}
+	}
+	return struct{}{}
 }
 
 func (a *fakeAgent) act(c *api.Container, r *http.Request) any {

@@ -223,6 +223,8 @@ func (m *member) mayApply(peer string, c cluster.Command) error {
 		ok = c.Name == peer
 	case cluster.TemplateOn:
 		ok = c.Host == peer
+	case cluster.TemplateOff:
+		ok = c.Host == peer
 	case cluster.PutTemplate:
 		ok = slices.Equal(c.Template.Hosts, []string{peer})
 	case cluster.CommitMigration:

@@ -110,7 +110,9 @@ type Templates interface {
 	// Import stores what a user sent, and prepares it.
 	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (image.Info, error)
 	Remove(digest string) error
+	// List says too when each was used last; Touch notes that one is used now.
 	List() ([]image.Info, error)
+	Touch(digest string) error
 }
 
 // Migrator carries out this host's part of migrations. Begin is not its business: a migration begins as a record.

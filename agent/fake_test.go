@@ -337,6 +337,7 @@ func (e *fakeEngine) count() (starts int) {
 type fakeTemplates struct {
 	mu    sync.Mutex
 	blobs map[string][]byte
+	used  map[string]time.Time // those that came or were touched
 }
 
 func (t *fakeTemplates) Has(digest string) bool {
@@ -368,6 +369,7 @@ func (t *fakeTemplates) Import(_ context.Context, r io.Reader, _ image.ImportOpt
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.blobs[digest] = b
+	t.touch(digest, time.Now())
 	return image.Info{Digest: digest, Size: int64(len(b)), Init: []string{"/init"}, Systemd: true}, nil
 }
 
@@ -391,9 +393,32 @@ func (t *fakeTemplates) List() ([]image.Info, error) {
 	defer t.mu.Unlock()
 	var out []image.Info
 	for d := range t.blobs {
-		out = append(out, image.Info{Digest: d})
+		out = append(out, image.Info{Digest: d, Size: int64(len(t.blobs[d])), Used: t.used[d]})
 	}
 	return out, nil
+}
+
+func (t *fakeTemplates) Touch(digest string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.touch(digest, time.Now())
+	return nil
+}
+
+func (t *fakeTemplates) touch(digest string, at time.Time) {
+	if t.used == nil {
+		t.used = map[string]time.Time{}
+	}
+	t.used[digest] = at
+}
+
+// age makes all of them unused for so long.
+func (t *fakeTemplates) age(by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for d := range t.blobs {
+		t.touch(d, time.Now().Add(-by))
+	}
 }
 
 // fakeMigrator commits every migration at once: the source carries its copy over to the target's fake kernel.

@@ -167,6 +167,7 @@ func TestHostsMaySpeakForThemselvesOnly(t *testing.T) {
 		cluster.RemoveContainer{ID: 101, Host: "host1"},
 		cluster.UpdateHost{Name: "host1"},
 		cluster.TemplateOn{Host: "host1"},
+		cluster.TemplateOff{Host: "host1"},
 		cluster.RemoveHost{Name: "host1"},
 		cluster.CreateContainer{},
 		cluster.SetDesired{},
@@ -180,6 +181,7 @@ func TestHostsMaySpeakForThemselvesOnly(t *testing.T) {
 		cluster.ReportContainer{ID: 101, Host: "host2"},
 		cluster.UpdateHost{Name: "host2"},
 		cluster.TemplateOn{Host: "host2"},
+		cluster.TemplateOff{Host: "host2"},
 		cluster.PutTemplate{Template: cluster.Template{Hosts: []string{"host2"}}},
 	} {
 		must(t, m.mayApply("host2", c))

@@ -47,7 +47,7 @@ type member struct {
 	kept     keptRoom     // guarded by placing
 	orders   []*order     // that wait for placing
 	ordering sync.Mutex   // guards orders
-	images   sync.RWMutex // read-held while a template is on its way into store and state, held to remove others
+	images   sync.RWMutex // read-held while a template is on its way into store and state, or to another host; held to remove others
 	fetch    singleflight.Group
 	woken    sync.Map                  // host -> time.Time: when it was woken last
 	turns    sync.Map                  // key -> true: hooks of maintenances that this host has run

@@ -122,6 +122,7 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc(api.RouteProcesses, a.joined((*member).handleProcesses))
 	mux.HandleFunc(api.RouteWhich, a.joined(jsonOf((*member).handleWhich)))
 	mux.HandleFunc(api.RouteEvents, a.joined(jsonOf((*member).handleEvents)))
+	mux.HandleFunc(api.RouteCollect, a.joined(jsonOf((*member).handleCollect)))
 	mux.HandleFunc(api.RouteStats, a.joined(jsonOf((*member).handleStats)))
 	mux.HandleFunc(api.RouteBeans, a.joined((*member).handleBeans))
 	for route, h := range map[string]handler{
@@ -137,6 +138,7 @@ func (a *Agent) routes() http.Handler {
 		api.RouteOwnerCheck:  jsonOf((*member).handleOwnerCheck),
 		api.RouteOwnerEvents: jsonOf((*member).handleLocalEvents),
 		api.RouteOwnerStats:  jsonOf((*member).handleOwnerStats),
+		api.RouteOwnerGC:     jsonOf((*member).handleOwnerCollect),
 		api.RouteOwnerBeans:  jsonOf((*member).handleOwnerBeans),
 		routeLocalLog:        jsonOf((*member).handleLocalLog),
 		routeProgress:        jsonOf((*member).handleProgress),

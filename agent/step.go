@@ -282,6 +282,7 @@ func (r *reconciler) destroy(ctx context.Context, c *cluster.Container) error {
 	if err := r.forget(c.ID); err != nil {
 		return err
 	}
+	r.m.useTemplate(c.Digest) // until now
 	_, err := r.m.apply(ctx, cluster.RemoveContainer{ID: c.ID, Host: r.m.name, Generation: c.Generation})
 	if errors.Is(err, cluster.ErrNotFound) || errors.Is(err, cluster.ErrStale) {
 		return nil

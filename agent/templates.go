@@ -70,6 +70,8 @@ func (m *member) handleTemplatePut(_ http.ResponseWriter, r *http.Request) (any,
 
 // handleBlob sends a template's archive to another host.
 func (m *member) handleBlob(w http.ResponseWriter, r *http.Request) {
+	m.images.RLock()
+	defer m.images.RUnlock()
 	blob, size, err := m.deps.Templates.Archive(r.PathValue("digest"))
 	if err != nil {
 		respond(w, nil, fmt.Errorf("host %s cannot give the template: %w", m.name, err))
@@ -100,11 +102,25 @@ func (a *Agent) EnsureTemplate(ctx context.Context, digest string) error {
 }
 
 func (m *member) ensureTemplate(ctx context.Context, digest string) error {
-	if m.deps.Templates.Has(digest) {
+	if m.useTemplate(digest) {
 		return nil
 	}
 	_, err, _ := m.fetch.Do(digest, func() (any, error) { return nil, m.fetchTemplate(ctx, digest) })
 	return err
+}
+
+// useTemplate says whether a template is here, and if so keeps it from being taken for an old one. It waits for what is
+// being deleted: whoever has a container of this host in the replicated state and hears yes can count on the template.
+func (m *member) useTemplate(digest string) bool {
+	m.images.RLock()
+	defer m.images.RUnlock()
+	if !m.deps.Templates.Has(digest) {
+		return false
+	}
+	if err := m.deps.Templates.Touch(digest); err != nil {
+		m.log.Warn("it cannot be noted that a template is used", "error", err)
+	}
+	return true
 }
 
 func (m *member) fetchTemplate(ctx context.Context, digest string) error {

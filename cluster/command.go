@@ -61,6 +61,7 @@ const (
 	kindAddNetwork       Kind = 36
 	kindDropNetwork      Kind = 37
 	kindAddPool          Kind = 38
+	kindTemplateOff      Kind = 39
 )
 
 // InitCluster lays down the settings and the first host. Result: *Host. Repeating it with the same cluster ID changes
@@ -125,6 +126,13 @@ type PutTemplate struct{ Template Template }
 
 // TemplateOn records that one more host has a template. Result: *Template. Idempotent.
 type TemplateOn struct {
+	Digest string
+	Host   string
+}
+
+// TemplateOff says that a host is about to delete its copy of a template. Idempotent, also for one that is not known.
+// ErrConflict while the host needs it, or when it is the last copy of one that has a name or is used elsewhere.
+type TemplateOff struct {
 	Digest string
 	Host   string
 }
@@ -378,6 +386,7 @@ func (AddToken) Kind() Kind               { return kindAddToken }
 func (RevokeToken) Kind() Kind            { return kindRevokeToken }
 func (PutTemplate) Kind() Kind            { return kindPutTemplate }
 func (TemplateOn) Kind() Kind             { return kindTemplateOn }
+func (TemplateOff) Kind() Kind            { return kindTemplateOff }
 func (DropTemplate) Kind() Kind           { return kindDropTemplate }
 func (CreateContainer) Kind() Kind        { return kindCreateContainer }
 func (SetDesired) Kind() Kind             { return kindSetDesired }
@@ -484,5 +493,6 @@ func decoder(k Kind) func([]byte) (Command, error) {
 		kindAddNetwork:       decodeAs[AddNetwork],
 		kindDropNetwork:      decodeAs[DropNetwork],
 		kindAddPool:          decodeAs[AddPool],
+		kindTemplateOff:      decodeAs[TemplateOff],
 	}[k]
 }

@@ -51,6 +51,7 @@ func everyCommand() []Command {
 		AddNetwork{Network{Name: "inner", Kind: NetworkOverlay, VNI: 100}},
 		DropNetwork{"inner"},
 		AddPool{"", AddressPool{Prefix: "fd00::/64", First: "fd00::1", Last: "fd00::ff"}},
+		TemplateOff{digest("a"), "h1"},
 	}
 }
 

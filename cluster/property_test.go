@@ -217,6 +217,7 @@ func drawCommand(t *rapid.T, s *State, step int) Command {
 		AddHost{Host: testHost(1 + step%4), TokenID: tok, At: at(step)},
 		PutTemplate{Template{Name: "deb", Digest: digest(string("ab"[step%2])), Hosts: []string{host}}},
 		TemplateOn{digest("a"), host},
+		TemplateOff{digest("a"), host},
 		DropTemplate{"deb"},
 		BeginPlan{Operation{ID: plan, Kind: OpDrain, Host: host, Steps: make([]Move, 2)}},
 		StepPlan{Operation: plan, Step: step % 3, Migration: op, Status: "done"},

@@ -75,6 +75,42 @@ func (c TemplateOn) apply(s *State) (any, error) {
 	return s.TemplateByDigest(c.Digest), nil
 }
 
+func (c TemplateOff) apply(s *State) (any, error) {
+	if err := s.MayRemoveCopy(c.Digest, c.Host); err != nil {
+		return nil, err
+	}
+	if t := s.TemplateByDigest(c.Digest); t != nil {
+		s.setCopies(c.Digest, slices.DeleteFunc(slices.Clone(t.Hosts), func(h string) bool { return h == c.Host }))
+	}
+	return nil, nil
+}
+
+// MayRemoveCopy says in a sentence why a host's copy of a template must stay, nil when it may go: nothing on the host, in
+// its trash, in snapshots or on the way to it lies on it, and another host has it too or nobody knows it.
+func (s *State) MayRemoveCopy(digest, host string) error {
+	for _, ct := range s.On(host) {
+		if slices.Contains(ct.digests(), digest) {
+			return Refuse(ErrConflict, "used by %s", ct.Ref())
+		}
+	}
+	for _, op := range s.Operations() {
+		if op.Final() {
+			continue
+		}
+		ct := s.containers.get(op.Container)
+		if op.Kind == OpMigrate && (op.To == host || op.From == host) && ct != nil && slices.Contains(ct.digests(), digest) {
+			return Refuse(ErrConflict, "%s moves between %s and %s", ct.Ref(), op.From, op.To)
+		}
+		if op.Task != nil && op.Task.Digest == digest && op.From == host {
+			return Refuse(ErrConflict, "an operation needs it: %s", op.ID)
+		}
+	}
+	if t := s.TemplateByDigest(digest); t != nil && !slices.ContainsFunc(t.Hosts, func(h string) bool { return h != host }) {
+		return Refuse(ErrConflict, "the last copy of %s", t.Name)
+	}
+	return nil
+}
+
 func (c DropTemplate) apply(s *State) (any, error) {
 	t := s.templates[c.Name]
 	if t == nil {
@@ -82,7 +118,7 @@ func (c DropTemplate) apply(s *State) (any, error) {
 	}
 	drop(s, &s.templates, c.Name)
 	if n := s.usersOf(t.Digest); n > 0 && s.TemplateByDigest(t.Digest) == nil {
-		return nil, Refuse(ErrConflict, "template %q is used by %d containers; destroy them first", c.Name, n)
+		return nil, Refuse(ErrConflict, "template %q is used by %d containers, their snapshots and those in the trash counted; destroy them first", c.Name, n)
 	}
 	return nil, nil
 }

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -61,6 +63,53 @@ func TestReplacedTemplateIsKeptWhileUsed(t *testing.T) {
 	s = must(t, s, SetDesired{ID: 101, Desired: WantDestroyed}, RemoveContainer{101, "h1", 1})
 	if s.TemplateByDigest(digest("a")) != nil {
 		t.Error("the old template outlived its last container")
+	}
+}
+
+// A copy goes when nothing on its host lies on it and another host has it.
+func TestTemplateOff(t *testing.T) {
+	base := must(t, NewState(), threeHosts()...)
+	base = must(t, base, TemplateOn{digest("a"), "h2"}, create(101, "h1"))
+	s := must(t, base, TemplateOff{digest("a"), "h2"})
+	if tm := s.TemplateByDigest(digest("a")); !slices.Equal(tm.Hosts, []string{"h1"}) || len(base.TemplateByDigest(digest("a")).Hosts) != 2 {
+		t.Errorf("copies are on %v", tm.Hosts)
+	}
+	unchanged(t, s, TemplateOff{digest("a"), "h2"})
+	unchanged(t, s, TemplateOff{digest("e"), "h2"}) // not known
+	move := BeginMigration{Operation{ID: "m", Kind: OpMigrate, Container: 101, Generation: 1, From: "h1", To: "h2", Mode: ModeOffline, Started: at(1)}}
+	deb2 := PutTemplate{Template{Name: "deb2", Digest: digest("b"), Hosts: []string{"h1", "h2"}}}
+	reinstall := BeginTask{Operation: Operation{
+		ID: "r", Kind: OpReinstall, Container: 101, Generation: 1, From: "h1", Task: &Task{Template: "deb2"}, Started: at(1),
+	}}
+	snapshot := BeginTask{Operation: Operation{
+		ID: "s", Kind: OpSnapshot, Container: 101, Generation: 1, From: "h1", Task: &Task{Snapshot: "one"}, Started: at(1),
+	}}
+	afterwards := reinstall
+	afterwards.Operation.ID, afterwards.Operation.Started = "r2", at(3)
+	for name, c := range map[string]struct {
+		before []Command
+		off    TemplateOff
+		why    string
+	}{
+		"used":       {nil, TemplateOff{digest("a"), "h1"}, "used by"},
+		"in trash":   {[]Command{TrashContainer{101, at(1)}}, TemplateOff{digest("a"), "h1"}, "used by"},
+		"on the way": {[]Command{move}, TemplateOff{digest("a"), "h2"}, "moves between h1 and h2"},
+		"reinstall":  {[]Command{deb2, reinstall}, TemplateOff{digest("b"), "h1"}, "needs it: r"},
+		"snapshot": {
+			[]Command{deb2, snapshot, EndTask{Operation: "s", At: at(2)}, afterwards, EndTask{Operation: "r2", At: at(4)}},
+			TemplateOff{digest("a"), "h1"},
+			"used by",
+		},
+		"last": {
+			[]Command{SetDesired{ID: 101, Desired: WantDestroyed}, RemoveContainer{101, "h1", 1}, TemplateOff{digest("a"), "h1"}},
+			TemplateOff{digest("a"), "h2"},
+			"the last copy of deb",
+		},
+	} {
+		s := must(t, base, c.before...)
+		if now, _, err := s.Apply(c.off); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), c.why) || now != s {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -113,6 +113,10 @@ func TestEveryRoute(t *testing.T) {
 			return err
 		}},
 		{"DELETE /v1/templates/busybox ", func() error { return c.DropTemplate(ctx, "busybox") }},
+		{`POST /v1/templates/gc {"older_ms":60000,"dry_run":true}`, func() error {
+			_, err := c.Collect(ctx, api.CollectRequest{OlderMS: 60_000, DryRun: true})
+			return err
+		}},
 		{"GET /v1/operations ", func() error { _, err := c.Operations(ctx); return err }},
 		{"GET /v1/operations/op1?wait=30 ", func() error { _, err := c.Operation(ctx, "op1", 30*time.Second); return err }},
 		{"GET /v1/doctor ", func() error { _, err := c.Doctor(ctx); return err }},

@@ -45,7 +45,12 @@ func templateCommand(e *env) *cli.Command {
 				},
 				Action: e.buildTemplate,
 			},
-			{Name: "rm", Usage: "remove a template that no container uses", ArgsUsage: "NAME", Action: e.with(1, 1, e.dropTemplate)},
+			{
+				Name: "rm", Aliases: []string{"remove"}, Usage: "remove a template that no container uses", ArgsUsage: "NAME",
+				Description: "Snapshots and what is in the trash count too. Example: vzcluster template rm debian-11",
+				Action:      e.with(1, 1, e.dropTemplate),
+			},
+			templateGCCommand(e),
 		},
 	}
 }

@@ -331,3 +331,23 @@ func TestPatience(t *testing.T) {
 	lines.Close()
 	stop()
 }
+
+// A template remembers when it was used, also for the next process.
+func TestTouch(t *testing.T) {
+	needRoot(t)
+	s := open(t)
+	info, _ := take(t, s, imagetest.Tiny())
+	kept := filepath.Join(s.dir, strings.TrimPrefix(info.Digest, "sha256:"), infoFile)
+	long := time.Now().Add(-time.Hour)
+	must(t, os.Chtimes(kept, long, long))
+	if got, err := s.Info(info.Digest); err != nil || time.Since(got.Used) < time.Hour {
+		t.Errorf("used at %v (%v)", got.Used, err)
+	}
+	must(t, s.Touch(info.Digest))
+	if all, err := s.List(); err != nil || len(all) != 1 || time.Since(all[0].Used) > time.Minute {
+		t.Errorf("after a use: %+v (%v)", all, err)
+	}
+	if err := s.Touch("sha256:" + strings.Repeat("0", 64)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of one that is not here: %v", err)
+	}
+}

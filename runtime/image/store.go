@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,8 @@ type Info struct {
 	Init     []string `json:"init"`               // what runs as PID 1
 	Systemd  bool     `json:"systemd"`            // PID 1 is systemd
 	Prepared []string `json:"prepared,omitempty"` // what was changed in the tree, one sentence each
+
+	Used time.Time `json:"-"` // when it came, or Touch was called last
 }
 
 // Store implements runtime.Images. It is safe for concurrent use; one process at a time may have a directory open.
@@ -150,10 +153,25 @@ func (s *Store) Info(digest string) (Info, error) {
 	if err == nil {
 		err = json.Unmarshal(data, &info)
 	}
+	if st, serr := os.Stat(filepath.Join(home, infoFile)); serr == nil {
+		info.Used = st.ModTime()
+	}
 	if err != nil {
 		return info, fmt.Errorf("template %s: %w", digest, err)
 	}
 	return info, nil
+}
+
+// Touch notes that a template is used now.
+func (s *Store) Touch(digest string) error {
+	home, err := s.home(digest)
+	if err != nil {
+		return err
+	}
+	if err := os.Chtimes(filepath.Join(home, infoFile), time.Time{}, time.Now()); err != nil {
+		return fmt.Errorf("template %s: %w", digest, err)
+	}
+	return nil
 }
 
 // List describes every template here, ordered by digest.

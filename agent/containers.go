@@ -55,6 +55,7 @@ func (m *member) handleCreate(_ http.ResponseWriter, r *http.Request) (any, erro
 func wanted(req api.CreateRequest, t *cluster.Template) cluster.Container {
 	c := cluster.Container{
 		Template: t.Name, Digest: t.Digest, Limits: req.Limits, Labels: req.Labels, Rules: req.Rules, Mounts: req.Mounts, Desired: cluster.WantStopped,
+		NameServers: req.NameServers, SearchDomains: req.SearchDomains,
 	}
 	if slices.ContainsFunc(c.Mounts, func(m cluster.Mount) bool { return !m.Shared }) && c.Rules.Pinned == "" {
 		c.Rules.Pinned = req.Host // what is mounted is there only
@@ -224,7 +225,7 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	}
 	set := cluster.SetContainer{
 		ID: old.ID, Name: req.Name, Hostname: req.Hostname, Text: req.Text, OnBoot: req.OnBoot, BootOrder: req.BootOrder, Labels: req.Labels, Rules: req.Rules, IP: req.IP, IPAdd: req.IPAdd, IPDel: req.IPDel, Firewall: req.Firewall,
-		NICAdd: req.NICAdd, NICDel: req.NICDel, Publish: req.Publish, Unpublish: req.Unpublish,
+		NICAdd: req.NICAdd, NICDel: req.NICDel, Publish: req.Publish, Unpublish: req.Unpublish, NameServers: req.NameServers, SearchDomains: req.SearchDomains,
 	}
 	limits := req.LimitsOver(old.Limits)
 	if limits != old.Limits {
@@ -242,6 +243,9 @@ func (m *member) handleSet(_ http.ResponseWriter, r *http.Request) (any, error) 
 	}
 	if now.State == cluster.Running {
 		if err := m.connected(r.Context(), old, now); err != nil {
+			return nil, err
+		}
+		if err := m.resolving(r.Context(), old, now); err != nil {
 			return nil, err
 		}
 	}
@@ -275,12 +279,13 @@ func (m *member) enforce(ctx context.Context, c *cluster.Container, old cluster.
 	return later
 }
 
-// syncRequest asks an owner to answer when it has acted on a container's epoch and, where they are given, on its limits and
-// NICs.
+// syncRequest asks an owner to answer when it has acted on a container's epoch and, where they are given, on its limits,
+// NICs and resolver.
 type syncRequest struct {
 	Epoch   uint64          `json:"epoch"`
 	Limits  *cluster.Limits `json:"limits,omitempty"`
 	Network string          `json:"network,omitempty"` // a fingerprint
+	DNS     *string         `json:"dns,omitempty"`     // the same, of the resolver
 }
 
 // handleSync waits until this host, as the owner, has acted.
@@ -296,12 +301,15 @@ func (m *member) handleSync(_ http.ResponseWriter, r *http.Request) (any, error)
 	for {
 		noted := m.rec.watchActed()
 		a := m.rec.actedOn(id)
-		if a.Epoch >= req.Epoch && (req.Limits == nil || a.Limits == *req.Limits) && (req.Network == "" || a.Network == req.Network) {
+		if a.Epoch >= req.Epoch && (req.Limits == nil || a.Limits == *req.Limits) && (req.Network == "" || a.Network == req.Network) && (req.DNS == nil || a.DNS == *req.DNS) {
 			if a.Refused != "" && req.Limits != nil {
 				return nil, api.Errorf(api.CodeRefused, "the old limits stay", "%s", a.Refused)
 			}
 			if a.Unplugged != "" && req.Network != "" {
 				return nil, api.Errorf(api.CodeRefused, "the old network stays", "%s", a.Unplugged)
+			}
+			if a.Unresolved != "" && req.DNS != nil {
+				return nil, api.Errorf(api.CodeRefused, "the old resolver stays", "%s", a.Unresolved)
 			}
 			return nil, nil
 		}

@@ -25,10 +25,12 @@ type acted struct {
 	Epoch      uint64         `json:"epoch"`
 	Limits     cluster.Limits `json:"limits"` // that the kernel enforces
 	Guarantee  int64          `json:"guarantee,omitempty"`
-	Refused    string         `json:"refused,omitempty"`   // why the kernel refused Limits
-	Failed     string         `json:"failed,omitempty"`    // why it does not run, in this epoch
-	Network    string         `json:"network,omitempty"`   // the fingerprint of the NICs that it has
-	Unplugged  string         `json:"unplugged,omitempty"` // why it could not have them as it should
+	Refused    string         `json:"refused,omitempty"`    // why the kernel refused Limits
+	Failed     string         `json:"failed,omitempty"`     // why it does not run, in this epoch
+	Network    string         `json:"network,omitempty"`    // the fingerprint of the NICs that it has
+	Unplugged  string         `json:"unplugged,omitempty"`  // why it could not have them as it should
+	DNS        string         `json:"dns,omitempty"`        // what its resolver asks, if that is its own
+	Unresolved string         `json:"unresolved,omitempty"` // why that could not be changed
 }
 
 // current reports whether the record is about the container as it is owned and wanted now.
@@ -52,6 +54,7 @@ const (
 	doBury    verb = "bury"    // its init ended by itself: free what is left, take note
 	doUpdate  verb = "update"  // bring new limits to the kernel
 	doConnect verb = "connect" // bring its network cards up to date
+	doResolve verb = "resolve" // have it ask other name servers
 	doReport  verb = "report"  // say what is so
 	doDestroy verb = "destroy" // delete it, then its record
 	doSuspend verb = "suspend" // write its memory to disk and end it
@@ -158,6 +161,8 @@ func keepRunning(c *cluster.Container, l local) action {
 		return action{Do: doUpdate}
 	case l.Acted.Network != l.Network:
 		return action{Do: doConnect}
+	case l.Acted.DNS != ownResolver(c):
+		return action{Do: doResolve}
 	case c.State == cluster.Running: // the detail says what happened to it on the way here
 		return action{Do: doNothing}
 	}

@@ -36,6 +36,7 @@ type fakeEngine struct {
 
 	processes []runtime.Running // that every container has
 	edits     []runtime.Edits
+	unwritten error       // why no file can be edited
 	words     runtime.End // that they are heard to say when nobody waited
 	order     []string    // of starts
 	hanging   int         // exec sessions that do not end by themselves
@@ -254,9 +255,13 @@ func (r *fakeRoot) Unpack(path string, archive io.Reader, _ runtime.UnpackOption
 	return err
 }
 
-func (r *fakeRoot) Edit(e runtime.Edits) error {
-	r.e.set(func(f *fakeEngine) { f.edits = append(f.edits, e) })
-	return nil
+func (r *fakeRoot) Edit(e runtime.Edits) (err error) {
+	r.e.set(func(f *fakeEngine) {
+		if err = f.unwritten; err == nil {
+			f.edits = append(f.edits, e)
+		}
+	})
+	return err
 }
 
 func (e *fakeEngine) Processes(int) (found []runtime.Running, err error) {

@@ -67,7 +67,7 @@ func (m *member) handleClone(_ http.ResponseWriter, r *http.Request) (any, error
 		return nil, err
 	}
 	as := cluster.Container{
-		ID: req.ID, Name: req.Name, Hostname: req.Hostname, Limits: c.Limits, Rules: c.Rules, Mounts: c.Mounts, Labels: map[string]string{}, Text: c.Text,
+		ID: req.ID, Name: req.Name, Hostname: req.Hostname, Limits: c.Limits, Rules: c.Rules, Mounts: c.Mounts, NameServers: c.NameServers, SearchDomains: c.SearchDomains, Labels: map[string]string{}, Text: c.Text,
 		Desired: cluster.WantStopped, Created: time.Now().UTC(), Placement: "a clone of " + c.Ref() + ", where that is",
 	}
 	maps.Copy(as.Labels, c.Labels)

@@ -46,7 +46,7 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 	if mine && l.Fresh && a.Do != doStart && a.Do != doWake && a.Do != doHalt {
 		r.settleBoot(id)
 	}
-	if a.Do != doNothing && a.Do != doReport && a.Do != doAdopt && a.Do != doUpdate && a.Do != doConnect {
+	if a.Do != doNothing && a.Do != doReport && a.Do != doAdopt && a.Do != doUpdate && a.Do != doConnect && a.Do != doResolve {
 		if err := r.reclaim(ctx, id); err != nil {
 			return false, err
 		}
@@ -64,6 +64,8 @@ func (r *reconciler) step(ctx context.Context, id int) (more bool, err error) {
 		return true, r.update(c, l.Acted)
 	case doConnect:
 		return true, r.connect(s, c, l.Acted)
+	case doResolve:
+		return true, r.resolve(ctx, c, l.Acted)
 	case doReport:
 		_, err := r.report(ctx, c, a.State, a.Detail)
 		return false, err
@@ -151,7 +153,10 @@ func (r *reconciler) start(ctx context.Context, c *cluster.Container, l local, f
 	r.mu.Lock()
 	delete(r.kills, c.ID) // of an earlier run
 	r.mu.Unlock()
-	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits, Guarantee: now.Rules.Guarantee}
+	done := acted{Generation: now.Generation, Epoch: now.Epoch, Limits: now.Limits, Guarantee: now.Rules.Guarantee, DNS: ownResolver(now)}
+	if l.Memory != "" { // it goes on with the files that it had
+		done.DNS = unknownDNS
+	}
 	began := time.Now()
 	if done.Network, err = r.makeReal(ctx, now); err != nil {
 		if ctx.Err() != nil {
@@ -344,7 +349,13 @@ func (m *member) spec(c *cluster.Container) (runtime.Spec, error) {
 		UIDBase: c.UIDBase, Limits: limitsOf(c), DNS: m.nameServers(),
 	}
 	if m.deps.Resolver != nil {
-		spec.Search = DNSDomain
+		spec.Search = []string{DNSDomain}
+	}
+	if len(c.NameServers) > 0 {
+		spec.DNS = c.NameServers
+	}
+	if len(c.SearchDomains) > 0 {
+		spec.Search = c.SearchDomains
 	}
 	spec.Folders = foldersOf(c)
 	var err error

@@ -214,6 +214,9 @@ type SetContainer struct {
 
 	Firewall *Firewall `json:",omitempty"` // replaces all of it
 
+	NameServers   []string `json:",omitempty"` // replace all that it has; DefaultDNS alone: it has none of its own
+	SearchDomains []string `json:",omitempty"` // the same
+
 	NICDel    []string        `json:",omitempty"` // names; taken away before others are added
 	NICAdd    []NIC           `json:",omitempty"` // name, network and, as addresses, words as in IP; index 0: a free one
 	Unpublish []PublishedPort `json:",omitempty"`

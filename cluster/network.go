@@ -288,6 +288,9 @@ func (c SetContainer) setNetwork(s *State, ct *Container) (err error) {
 			return err
 		}
 	}
+	if err := ct.setDNS(c.NameServers, c.SearchDomains); err != nil {
+		return err
+	}
 	if err := c.setNICs(s, ct); err != nil {
 		return err
 	}
@@ -342,10 +345,10 @@ func (s *State) addNIC(ct *Container, n NIC) (err error) {
 	return nil
 }
 
-// sameNetwork reports whether two records of a container have the same NICs and firewall.
+// sameNetwork reports whether two records of a container have the same NICs, firewall and resolver.
 func (c *Container) sameNetwork(o *Container) bool {
 	same := func(a, b NIC) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses)
 	}
-	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same) && c.Firewall.equal(o.Firewall) && slices.Equal(c.Ports, o.Ports)
+	return slices.EqualFunc(c.AllNICs(), o.AllNICs(), same) && c.Firewall.equal(o.Firewall) && slices.Equal(c.Ports, o.Ports) && c.sameDNS(o)
 }

@@ -87,41 +87,45 @@ func (c *Container) Need() Resources {
 
 // Container is one system container: what the user asked for, who owns it, and what the owner reported last.
 type Container struct {
-	ID         int               `json:"id"` // CTID, from 101 up
-	Name       string            `json:"name"`
-	Host       string            `json:"host"`       // the owner; empty: it waits for room
-	Generation uint64            `json:"generation"` // grows by one at every hand-over
-	Desired    Desired           `json:"desired"`
-	Epoch      uint64            `json:"epoch"` // grows at every start, stop and restart that a user asks for
-	State      ContainerState    `json:"state"`
-	Detail     string            `json:"detail,omitempty"` // why it is failed, or was restarted
-	Template   string            `json:"template"`
-	Digest     string            `json:"digest"` // of the template
-	Limits     Limits            `json:"limits"`
-	Rules      Rules             `json:"rules,omitzero"`
-	Mounts     []Mount           `json:"mounts,omitempty"` // folders of hosts that it has
-	Hostname   string            `json:"hostname"`
-	Addresses  []string          `json:"addresses"` // CIDR notation
-	MAC        string            `json:"mac"`
-	Network    string            `json:"network,omitempty"`  // that its first NIC, eth0, is in; empty: the default one
-	NICs       []NIC             `json:"nics,omitempty"`     // beside eth0
-	Firewall   *Firewall         `json:"firewall,omitempty"` // nil: everything is let through
-	Ports      []PublishedPort   `json:"ports,omitempty"`    // of every host, that lead to it
-	UIDBase    uint32            `json:"uid_base"`           // first host uid and gid of its user namespace, 65536 follow
-	Labels     map[string]string `json:"labels,omitempty"`
-	Operation  string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
-	Created    time.Time         `json:"created"`
-	Restarted  int               `json:"restarted,omitempty"`  // times it had to be started from disk after a fault
-	Lost       string            `json:"lost,omitempty"`       // the migration that counted the last of them, until the start is reported
-	Placement  string            `json:"placement,omitempty"`  // why it was put where it was created
-	History    []Event           `json:"history,omitempty"`    // what was decided since, the latest last
-	Verdict    *Verdict          `json:"verdict,omitempty"`    // the owner's last preflight; nil: not running, or not looked at yet
-	GraceMS    int64             `json:"grace_ms,omitempty"`   // how long it may take to end before it is killed; 0: the default
-	OnBoot     OnBoot            `json:"onboot,omitempty"`     // what becomes of it when its host boots
-	BootOrder  int               `json:"boot_order,omitempty"` // the higher, the earlier
-	Text       string            `json:"text,omitempty"`       // what it is good for, in the user's words
-	Snapshots  []Snapshot        `json:"snapshots,omitempty"`  // by their age
-	Trashed    time.Time         `json:"trashed,omitzero"`     // when it was destroyed; zero: it was not
+	ID         int             `json:"id"` // CTID, from 101 up
+	Name       string          `json:"name"`
+	Host       string          `json:"host"`       // the owner; empty: it waits for room
+	Generation uint64          `json:"generation"` // grows by one at every hand-over
+	Desired    Desired         `json:"desired"`
+	Epoch      uint64          `json:"epoch"` // grows at every start, stop and restart that a user asks for
+	State      ContainerState  `json:"state"`
+	Detail     string          `json:"detail,omitempty"` // why it is failed, or was restarted
+	Template   string          `json:"template"`
+	Digest     string          `json:"digest"` // of the template
+	Limits     Limits          `json:"limits"`
+	Rules      Rules           `json:"rules,omitzero"`
+	Mounts     []Mount         `json:"mounts,omitempty"` // folders of hosts that it has
+	Hostname   string          `json:"hostname"`
+	Addresses  []string        `json:"addresses"` // CIDR notation
+	MAC        string          `json:"mac"`
+	Network    string          `json:"network,omitempty"`  // that its first NIC, eth0, is in; empty: the default one
+	NICs       []NIC           `json:"nics,omitempty"`     // beside eth0
+	Firewall   *Firewall       `json:"firewall,omitempty"` // nil: everything is let through
+	Ports      []PublishedPort `json:"ports,omitempty"`    // of every host, that lead to it
+
+	NameServers   []string `json:"name_servers,omitempty"`   // that it asks; empty: those of the cluster
+	SearchDomains []string `json:"search_domains,omitempty"` // empty: that of the cluster
+
+	UIDBase   uint32            `json:"uid_base"` // first host uid and gid of its user namespace, 65536 follow
+	Labels    map[string]string `json:"labels,omitempty"`
+	Operation string            `json:"operation,omitempty"` // that has it locked: a migration or a local one
+	Created   time.Time         `json:"created"`
+	Restarted int               `json:"restarted,omitempty"`  // times it had to be started from disk after a fault
+	Lost      string            `json:"lost,omitempty"`       // the migration that counted the last of them, until the start is reported
+	Placement string            `json:"placement,omitempty"`  // why it was put where it was created
+	History   []Event           `json:"history,omitempty"`    // what was decided since, the latest last
+	Verdict   *Verdict          `json:"verdict,omitempty"`    // the owner's last preflight; nil: not running, or not looked at yet
+	GraceMS   int64             `json:"grace_ms,omitempty"`   // how long it may take to end before it is killed; 0: the default
+	OnBoot    OnBoot            `json:"onboot,omitempty"`     // what becomes of it when its host boots
+	BootOrder int               `json:"boot_order,omitempty"` // the higher, the earlier
+	Text      string            `json:"text,omitempty"`       // what it is good for, in the user's words
+	Snapshots []Snapshot        `json:"snapshots,omitempty"`  // by their age
+	Trashed   time.Time         `json:"trashed,omitzero"`     // when it was destroyed; zero: it was not
 }
 
 // Ref names the container in sentences: name (CTID).

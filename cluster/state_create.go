@@ -87,6 +87,9 @@ func (s *State) create(ct *Container, ip string, waits bool) error {
 	if err := ct.checkMounts(); err != nil {
 		return err
 	}
+	if err := ct.setDNS(ct.NameServers, ct.SearchDomains); err != nil {
+		return err
+	}
 	if err := s.chooseID(ct); err != nil {
 		return err
 	}

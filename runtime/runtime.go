@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -183,7 +184,19 @@ type Spec struct {
 	NICs       []NIC
 	Folders    []Folder // of the host, that it has besides its root
 	DNS        []string // name servers
-	Search     string   // DNS search domain
+	Search     []string // DNS search domains
+}
+
+// ResolvConf is what a container's /etc/resolv.conf says.
+func (s Spec) ResolvConf() string {
+	out := "# Written by vzcluster at each start.\n"
+	if len(s.Search) > 0 {
+		out += "search " + strings.Join(s.Search, " ") + "\n"
+	}
+	for _, server := range s.DNS {
+		out += "nameserver " + server + "\n"
+	}
+	return out
 }
 
 // Folder is one of the host that a container sees as its own.
@@ -510,7 +523,7 @@ type Inside interface {
 	Pack(path string, w io.Writer) error
 	// Unpack puts what is in a tar archive below a folder.
 	Unpack(path string, archive io.Reader, o UnpackOptions) error
-	// Edit changes accounts and the time zone; if something is not there nothing is changed.
+	// Edit changes accounts, the time zone and the resolver; if something is not there nothing is changed.
 	Edit(e Edits) error
 	// Find returns an error if nothing has the path, fs.ErrNotExist.
 	Find(path string) error
@@ -522,6 +535,8 @@ type Edits struct {
 	Passwords map[string]string // hashes, as crypt(5) has them, by user
 	Keys      map[string]string // lines of authorized_keys that are added, by user
 	TimeZone  string            // "Europe/Berlin"; empty: stays
+	// ResolvConf is the content of /etc/resolv.conf; empty: it stays.
+	ResolvConf string
 }
 
 // Running is a process of a container, as its host sees it.

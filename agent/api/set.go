@@ -34,6 +34,9 @@ type SetRequest struct {
 	IPDel     []string          `json:"ip_del,omitempty"`
 	Firewall  *cluster.Firewall `json:"firewall,omitempty"` // replaces all of it
 
+	NameServers   []string `json:"name_servers,omitempty"`   // replace all that it has; cluster.DefaultDNS alone: none of its own
+	SearchDomains []string `json:"search_domains,omitempty"` // the same
+
 	NICAdd    []cluster.NIC           `json:"nic_add,omitempty"` // name, network and, as addresses, words as in IP
 	NICDel    []string                `json:"nic_del,omitempty"` // names
 	Publish   []cluster.PublishedPort `json:"publish,omitempty"`

@@ -210,7 +210,11 @@ type CreateRequest struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Rules    cluster.Rules     `json:"rules,omitzero"`
 	Mounts   []cluster.Mount   `json:"mounts,omitempty"` // one that is not shared needs Host
-	Start    bool              `json:"start"`
+
+	NameServers   []string `json:"name_servers,omitempty"`   // empty: those of the cluster
+	SearchDomains []string `json:"search_domains,omitempty"` // empty: that of the cluster
+
+	Start bool `json:"start"`
 	// WaitForRoom has it wait where no host has room; else it is refused.
 	WaitForRoom bool `json:"wait_for_room,omitempty"`
 	Count       int  `json:"count,omitempty"` // in a CreateManyRequest: so many, named NAME-1 and so on; 0: one

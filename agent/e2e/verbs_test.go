@@ -188,6 +188,14 @@ func (k *kit) filesOf(name string) {
 	if out := k.vz("top", name, "--once", "-d", "50ms"); !strings.Contains(out, "init") {
 		t.Errorf("its processes are %q", out)
 	}
+	usual := k.inside(name, "cat /etc/resolv.conf")
+	k.vz("set", name, "--nameserver", "10.0.0.53", "--searchdomain", "example.org")
+	if got := k.inside(name, "cat /etc/resolv.conf; stat -c %u:%a /etc/resolv.conf"); !strings.Contains(got, "search example.org\nnameserver 10.0.0.53\n0:644") {
+		t.Errorf("its resolver asks %q", got)
+	}
+	if k.vz("set", name, "--nameserver", "default", "--searchdomain", "default"); k.inside(name, "cat /etc/resolv.conf") != usual {
+		t.Errorf("its resolver does not ask what it asked before: %q", usual)
+	}
 	k.vz("stop", name)
 	for _, host := range k.lab.Hosts() {
 		out := filepath.Join(dir, host)

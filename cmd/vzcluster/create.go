@@ -16,6 +16,7 @@ func createFlags() []cli.Flag {
 	return append(append(cliLimits(true), ruleFlags()...),
 		&cli.StringFlag{Name: "template", Usage: "start from template `NAME`; needed if there is more than one"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside; default: the container's name"},
+		nameServerFlag(), searchDomainFlag(),
 		&cli.StringFlag{Name: "ip", Value: "auto", Usage: "`ADDRS` of the pools between commas, auto, auto4, auto6, or none"},
 		&cli.StringFlag{Name: "host", Usage: "put it on `HOST` (the endpoint is -H here); default: the leader chooses"},
 		&cli.StringSliceFlag{Name: "bind", Usage: "mount a folder of the host, `FOLDER:PATH[:ro][:shared]`; shared: every host has the same; may be repeated"},
@@ -142,6 +143,7 @@ func idOrName(c *cli.Context, word string) (id int, name string, err error) {
 // createRequest reads the flags and the argument, a CTID or a name.
 func createRequest(ctx context.Context, c *cli.Context, cl *api.Client) (api.CreateRequest, error) {
 	r := api.CreateRequest{Name: c.String("name"), Hostname: c.String("hostname"), Host: c.String("host"), Template: c.String("template")}
+	r.NameServers, r.SearchDomains = c.StringSlice("nameserver"), c.StringSlice("searchdomain")
 	var err error
 	if r.ID, r.Name, err = idOrName(c, c.Args().First()); err != nil {
 		return r, err

@@ -192,3 +192,11 @@ func parseNIC(text string) (cluster.NIC, error) {
 	}
 	return n, nil
 }
+
+func nameServerFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "nameserver", Usage: "`ADDR` that it asks for names, instead of the cluster's; up to three, repeated; default: those of the cluster"}
+}
+
+func searchDomainFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "searchdomain", Usage: "`DOMAIN` that short names are looked for in, may be repeated; default: that of the cluster, . alone: none"}
+}

@@ -45,3 +45,25 @@ func TestNetworkCommands(t *testing.T) {
 		t.Errorf("a rule that is not there: %+v", r)
 	}
 }
+
+func TestResolverFlags(t *testing.T) {
+	f := newFake(t, map[string]any{api.RouteSet: api.Container{}, api.RouteCreate: api.Container{}})
+	for args, want := range map[string]string{
+		"set web --nameserver 10.0.0.1 --nameserver 10.0.0.2":  `{"name_servers":["10.0.0.1","10.0.0.2"]}`,
+		"set web --searchdomain a.org --searchdomain b.org":    `{"search_domains":["a.org","b.org"]}`,
+		"create web --template t --nameserver default":         `"name_servers":["default"]`,
+		"create web --template t --searchdomain a.org --ip no": ``,
+	} {
+		n := len(f.asked)
+		r := f.run(strings.Fields(args)...)
+		if want == "" {
+			if r.code != 2 || len(f.asked) != n {
+				t.Errorf("%s: %+v, asked %q", args, r, f.asked[n:])
+			}
+			continue
+		}
+		if r.code != 0 || !strings.Contains(strings.Join(f.asked[n:], "\n"), want) {
+			t.Errorf("%s: %+v, asked %q", args, r, f.asked[n:])
+		}
+	}
+}

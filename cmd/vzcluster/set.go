@@ -15,6 +15,7 @@ func setCommand(e *env) *cli.Command {
 		Name: "set", Usage: "change a container, also while it runs; all or nothing", ArgsUsage: "CT",
 		Flags: append(slices.Concat(cliLimits(false), ruleFlags(), networkFlags(), insideFlags()),
 			&cli.StringFlag{Name: "hostname", Usage: "`NAME` inside"},
+			nameServerFlag(), searchDomainFlag(),
 			&cli.StringFlag{Name: "onboot", Usage: "when its host boots: `WHAT`, yes, no or as-before"},
 			&cli.IntFlag{Name: "bootorder", Usage: "the higher `N`, the earlier it is started then and the later it is stopped"},
 			&cli.StringFlag{Name: "description", Usage: "`TEXT` that says what it is good for; empty: none"},
@@ -86,6 +87,7 @@ func setRequest(c *cli.Context) (r api.SetRequest, err error) {
 			return r, usagef(c, "%s: it cannot be empty", name)
 		}
 	}
+	r.NameServers, r.SearchDomains = c.StringSlice("nameserver"), c.StringSlice("searchdomain")
 	if c.IsSet("onboot") {
 		boot := cluster.OnBoot(c.String("onboot"))
 		if boot == "as-before" || boot == "auto" {

@@ -233,7 +233,7 @@ func containerRecord(c api.Container) view {
 	return view{names: []string{c.Name}, text: record(slices.Concat([]string{
 		"id", strconv.Itoa(c.ID), "name", c.Name, "host", c.Host, "state", containerState(c), "wanted", string(c.Desired), "detail", c.Detail,
 		"generation", strconv.FormatUint(c.Generation, 10), "template", c.Template, "digest", c.Digest, "hostname", c.Hostname, "description", c.Text, "on boot", string(c.OnBoot), "snapshots", snapshotNames(c), "destroyed", trashed(c),
-		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "network", c.Network, "more cards", moreNICs(c), "published", published(c), "mounts", mounts(c), "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
+		"addresses", strings.Join(c.Addresses, ", "), "mac", c.MAC, "network", c.Network, "more cards", moreNICs(c), "published", published(c), "name servers", strings.Join(c.NameServers, ", "), "search domains", strings.Join(c.SearchDomains, ", "), "mounts", mounts(c), "uid base", strconv.FormatUint(uint64(c.UIDBase), 10),
 	}, limitPairs(c.Limits), []string{
 		"labels", labels(c.Labels), "operation", c.Operation, "created", moment(c.Created), "restarted", restarted, "rules", rulesText(c.Rules), "placed", c.Placement, "history", history(c.History), "movable", obstacles(c), "last move", last,
 	})...)}

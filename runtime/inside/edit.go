@@ -58,6 +58,11 @@ func (r *Root) Edit(e runtime.Edits) error {
 			return err
 		}
 	}
+	if e.ResolvConf != "" {
+		if err := r.replace("/etc/resolv.conf", []byte(e.ResolvConf), 0o644, 0, 0); err != nil {
+			return err
+		}
+	}
 	if zone == nil {
 		return nil
 	}

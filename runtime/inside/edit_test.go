@@ -62,6 +62,10 @@ func TestEdit(t *testing.T) {
 			t.Errorf("%s has %o, want %o", name, got, want)
 		}
 	}
+	must(t, r.Edit(runtime.Edits{ResolvConf: "nameserver 10.0.0.1\n"}))
+	if got := content(t, filepath.Join(dir, "etc/resolv.conf")); got != "nameserver 10.0.0.1\n" {
+		t.Errorf("resolv.conf has %q", got)
+	}
 	// What one cannot have changes nothing.
 	before := content(t, filepath.Join(dir, "etc/shadow"))
 	for what, e := range map[string]runtime.Edits{

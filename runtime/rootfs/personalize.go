@@ -29,7 +29,7 @@ const maxRead = 1 << 20
 // ssh host keys when it has none (templates come without, and a container that moved keeps the ones it has). The
 // container may have written anything into its root: no link is followed out of it.
 func (r *Roots) Personalize(spec runtime.Spec, root string) error {
-	if strings.ContainsFunc(spec.Hostname+spec.Search+strings.Join(spec.DNS, ""), func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+	if strings.ContainsFunc(spec.Hostname+strings.Join(spec.Search, "")+strings.Join(spec.DNS, ""), func(c rune) bool { return c <= ' ' || c == 0x7f }) {
 		return fmt.Errorf("container %d: hostname, name servers or search domain hold a blank or control character", spec.ID)
 	}
 	dir, err := os.OpenRoot(root)
@@ -52,24 +52,17 @@ type personal struct {
 // network writes the files that say who the container is on its network.
 func (p personal) network() error {
 	const header = "# Written by vzcluster at each start.\n"
-	var hosts, resolv strings.Builder
+	var hosts strings.Builder
 	hosts.WriteString(header + "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, nic := range p.spec.NICs {
 		for _, a := range nic.Addresses {
 			fmt.Fprintf(&hosts, "%s\t%s\n", a.Addr(), p.spec.Hostname)
 		}
 	}
-	resolv.WriteString(header)
-	if p.spec.Search != "" {
-		fmt.Fprintf(&resolv, "search %s\n", p.spec.Search)
-	}
-	for _, server := range p.spec.DNS {
-		fmt.Fprintf(&resolv, "nameserver %s\n", server)
-	}
 	return errors.Join(
 		p.put("etc/hostname", []byte(p.spec.Hostname+"\n"), 0o644),
 		p.put("etc/hosts", []byte(hosts.String()), 0o644),
-		p.put("etc/resolv.conf", []byte(resolv.String()), 0o644))
+		p.put("etc/resolv.conf", []byte(p.spec.ResolvConf()), 0o644))
 }
 
 // machineID writes a random machine-id when there is none yet.

@@ -62,7 +62,7 @@ func open(t *testing.T, dir string) *Roots {
 
 func spec(id int) runtime.Spec {
 	return runtime.Spec{
-		ID: id, Hostname: "web", UIDBase: base, DNS: []string{"10.0.0.1", "10.0.0.2"}, Search: "vz.test",
+		ID: id, Hostname: "web", UIDBase: base, DNS: []string{"10.0.0.1", "10.0.0.2"}, Search: []string{"vz.test"},
 		NICs: []runtime.NIC{{Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.5/24")}}},
 	}
 }

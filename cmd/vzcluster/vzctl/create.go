@@ -64,7 +64,7 @@ func (t *tool) create(ctx context.Context, ct string, args []string) error {
 
 // request makes what the cluster is asked for.
 func (t *tool) request(ctx context.Context, ct string, p params) (api.CreateRequest, error) {
-	r := api.CreateRequest{IP: "none", Limits: p.set.LimitsOver(cluster.Limits{})}
+	r := api.CreateRequest{IP: "none", Limits: p.set.LimitsOver(cluster.Limits{}), NameServers: p.set.NameServers, SearchDomains: p.set.SearchDomains}
 	if n, err := strconv.Atoi(ct); err == nil {
 		r.ID = n
 	} else {

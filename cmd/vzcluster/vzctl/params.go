@@ -82,6 +82,8 @@ func parameters() []parameter {
 		{"ipdel", "IPDEL", func(p *params, v string) error { return removal(v, &p.ipDel) }},
 		{"netif_add", "NETIF_ADD", addNIC},
 		{"netif_del", "NETIF_DEL", removeNIC},
+		{"nameserver", "", func(p *params, v string) error { return resolver(v, &p.set.NameServers) }},
+		{"searchdomain", "", func(p *params, v string) error { return resolver(v, &p.set.SearchDomains) }},
 		{"disabled", "", disabled},
 	}, without())
 }

@@ -111,6 +111,9 @@ func (t *tool) told(p params) {
 	for _, name := range s.NICDel {
 		t.say("Deleting network interface: %s", name)
 	}
+	if len(s.NameServers)+len(s.SearchDomains) > 0 {
+		t.say("File resolv.conf was modified")
+	}
 	if s.Hostname != nil {
 		t.say("Set hostname: %s", *s.Hostname)
 	}

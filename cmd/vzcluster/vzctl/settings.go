@@ -100,3 +100,16 @@ func (p *params) later() (r api.SetRequest, any bool) {
 	r = api.SetRequest{OnBoot: s.OnBoot, BootOrder: s.BootOrder, Text: s.Text, NICAdd: s.NICAdd}
 	return r, s.OnBoot != nil || s.BootOrder != nil || s.Text != nil || len(s.NICAdd) > 0
 }
+
+// resolver adds name servers or search domains; inherit means those that all have here.
+func resolver(v string, to *[]string) error {
+	words := strings.Fields(v)
+	if len(words) == 0 {
+		return errors.New("write an address or a domain, or inherit")
+	}
+	if words[0] == "inherit" {
+		words[0] = cluster.DefaultDNS
+	}
+	*to = append(*to, words...)
+	return nil
+}

@@ -193,7 +193,8 @@ vzctl set <ctid> [--save] [--ram <size>] [--swap <size>] [--cpuunits <N>]
    [--hostname <name>] [--name <name>] [--description <text>]
    [--userpasswd <user>:<password>] [--onboot yes|no] [--bootorder <N>]
    [--ipadd <addr>] [--ipdel <addr>|all] [--netif_add <name>[,,,,<network>]]
-   [--netif_del <name>] [--applyconfig <name>]
+   [--netif_del <name>] [--nameserver <addr>|inherit] [--searchdomain <name>]
+   [--applyconfig <name>]
 
 Sizes have a suffix: B K M G T, or P for pages of 4 KiB. Options of OpenVZ that
 mean nothing here are accepted with a warning that says why.

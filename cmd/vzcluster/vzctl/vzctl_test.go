@@ -191,6 +191,14 @@ func (a *fakeAgent) set(c *api.Container, r *http.Request) any {
 	if q.Hostname != nil {
 		c.Hostname = *q.Hostname
 	}
+	for _, ns := range q.NameServers {
+		if ns == "ns" {
+			return api.Errorf(api.CodeUsage, "", "%q is no address of a name server", ns)
+		}
+	}
+	if q.NameServers != nil {
+		c.NameServers = q.NameServers
+	}
 	for _, n := range q.NICAdd {
 		if n.Network == "none-such" {
 			return api.Errorf(api.CodeNotFound, "", "there is no network %q", n.Network)

@@ -198,7 +198,10 @@ func (r *Root) zone(name string) ([]byte, error) {
 		return nil, fmt.Errorf("there is no time zone %q in the container (its package tzdata has them): %w", name, err)
 	}
 	defer f.Close()
-	z, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() { // a pipe would be read for ever
+		return nil, fmt.Errorf("the time zone %q of the container is not a file", name)
+	}
+	z, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -153,9 +153,10 @@ func (m *member) watchMembership(ctx context.Context) error {
 	}
 }
 
-// forgotten asks all hosts that this one knows of.
+// forgotten asks all hosts that this one knows of. It goes by raft's configuration: the state may be empty, since a replica that
+// begins has it only when a leader has told it what is committed.
 func (m *member) forgotten(ctx context.Context) bool {
-	for _, h := range m.store.State().Hosts() {
+	for _, h := range m.store.Members() {
 		if h.Name == m.name {
 			continue
 		}

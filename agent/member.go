@@ -246,6 +246,11 @@ func (m *member) addressOf(host string) string {
 	if leader, addr := m.store.Leader(); leader == host {
 		return addr
 	}
+	for _, r := range m.store.Members() {
+		if r.Name == host {
+			return r.Address
+		}
+	}
 	return ""
 }
 
